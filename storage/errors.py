@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of the storage package.
+
+::
+
+    StorageError
+    |-- StoreUrlError (ValueError)
+    |-- MissingFileError
+    |-- FileExistsInStoreError
+    |-- StoreUnavailableError
+    |-- PublishError
+    |-- ChecksumError
+    `-- DatabaseError
+"""
+
+
+class StorageError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class StoreUrlError(StorageError, ValueError):
+    """The URL of a store is malformed, or its scheme is unknown or lacks a package."""
+
+
+class MissingFileError(StorageError):
+    """A file that was asked for is not in the store."""
+
+
+class FileExistsInStoreError(StorageError):
+    """A write-once name is taken already."""
+
+
+class StoreUnavailableError(StorageError):
+    """The store does not answer, is full, or refuses the access."""
+
+
+class PublishError(StorageError):
+    """A file could not be published within the allowed tries; nothing half-written is visible."""
+
+
+class ChecksumError(StorageError):
+    """Bytes read back do not have the digest that was recorded for them."""
+
+
+class DatabaseError(StorageError):
+    """The SQL database cannot be opened, or its schema is of another version."""
