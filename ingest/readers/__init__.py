@@ -40,10 +40,18 @@ READERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What the user adds to a source: its id, and settings by reader (``scan.toml`` may give both too)."""
+    """What the user adds to a source; it wins over the source's ``scan.toml``.
+
+    Attributes
+    ----------
+    scan_id : name in the store.
+    settings : ``white_level``, ``repeat_views``, ``bin_pixels`` and the settings of the reader.
+    description : a scan.toml or scan.json that does not lie in or beside the source.
+    """
 
     scan_id: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    description: Path | None = None
 
 
 class ScanReader(Protocol):

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The companion description of a scan, ``scan.toml`` or ``scan.json``: what the detector files do not say.
+
+`load_description` finds and reads it, `build_geometry` makes the poses from its ``[geometry]``;
+`ingest.describe.describe_scan` joins it with what the files themselves say into the `Scan`.  Every
+key is in ``docs/formats.md``.  Names of files in it are relative to the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from ingest.angles import read_angles_deg, read_numbers
+from ingest.errors import ScanDescriptionError
+from ingest.fields import convert, make_section, refuse_unknown_keys, require_table
+from ingest.scan import Content, EnergyBin, Exposure, Order, ParallelBeam, Subject
+from reconstruction.errors import GeometryError
+from reconstruction.geometry import ConeBeamGeometry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from ingest.readers import SourceOptions
+
+Section = TypeVar("Section")
+
+DESCRIPTION_NAMES = ("scan.toml", "scan.json")
+
+Rows = Literal["bottom-up", "top-down"]
+Cols = Literal["left-to-right", "right-to-left"]
+Turn = Literal["counter-clockwise", "clockwise"]
+
+#: Keys of ``[scan]`` that `SourceOptions.settings` may give or override.
+SCAN_SETTINGS: dict[str, Any] = {"white_level": float, "repeat_views": int, "bin_pixels": int}
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSection:
+    """``[scan]``: identity, kind of content, the scanner, and how the frames are taken in."""
+
+    id: str | None = None
+    format: str | None = None
+    acquired: str = ""
+    content: Content | None = None
+    white_level: float | None = None
+    repeat_views: int | None = None
+    bin_pixels: int | None = None
+    manufacturer: str = ""
+    model: str = ""
+    station: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSection:
+    """``[files]``: names, glob patterns or data-set names of the frames, as the reader takes them."""
+
+    projections: str | None = None
+    flats: str | None = None
+    darks: str | None = None
+    bad_pixels: str | None = None
+    missing_views: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GeometrySection:
+    """``[geometry]``: where source and panel stood, and which way round the frames are stored."""
+
+    kind: Literal["circular", "poses", "parallel"] | None = None
+    sod_mm: float | None = None
+    sdd_mm: float | None = None
+    pitch_mm: float | None = None
+    pitch_u_mm: float | None = None
+    pitch_v_mm: float | None = None
+    offset_u_mm: float | None = None
+    offset_v_mm: float | None = None
+    center_col: float | None = None
+    center_row: float | None = None
+    z_mm: float = 0.0
+    angles_deg: tuple[float, ...] | None = None
+    angles_file: str | None = None
+    angle_start_deg: float = 0.0
+    angle_step_deg: float | None = None
+    arc_deg: float | None = None
+    sense: Turn | None = None
+    table_turns: Turn | None = None
+    poses_file: str | None = None
+    rows: Rows | None = None
+    cols: Cols | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDescription:
+    """A parsed description; all sections empty where there is no file.
+
+    Attributes
+    ----------
+    path : the file, or None.
+    bins : the energy bins, or () where the files say.
+    rows, cols : how the frames are stored, the reader's default filled in.
+    settings : ``[settings]``, then `SourceOptions.settings` over it; the reader knows the keys.
+    """
+
+    path: Path | None = None
+    scan: ScanSection = field(default_factory=ScanSection)
+    files: FilesSection = field(default_factory=FilesSection)
+    geometry: GeometrySection | None = None
+    bins: tuple[EnergyBin, ...] = ()
+    exposure: Exposure = field(default_factory=Exposure)
+    subject: Subject = field(default_factory=Subject)
+    order: Order = field(default_factory=Order)
+    rows: Rows = "bottom-up"
+    cols: Cols = "left-to-right"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return "scan description" if self.path is None else str(self.path)
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the description names."""
+        return Path(name) if self.path is None else self.path.parent / name
+
+
+def find_description(source: Path) -> Path | None:
+    """Return the description in the folder, or beside the file or folder; None if there is none.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If a place holds both a scan.toml and a scan.json.
+    """
+    for folder in ([source] if source.is_dir() else []) + [source.absolute().parent]:
+        found = [folder / name for name in DESCRIPTION_NAMES if (folder / name).is_file()]
+        if len(found) > 1:
+            raise ScanDescriptionError(f"{folder} holds both {' and '.join(DESCRIPTION_NAMES)}: keep one of them")
+        if found:
+            return found[0]
+    return None
+
+
+def read_description(path: Path) -> ScanDescription:
+    """Read a description.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If the file is not TOML (or JSON), has an unknown key, or a value of the wrong kind.
+    """
+    try:
+        content = path.read_bytes().decode("utf-8")
+        tables = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
+    except OSError as error:
+        raise ScanDescriptionError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ScanDescriptionError(f"{path} is not a {path.suffix.lower()[1:].upper()} file: {error}") from error
+    tables = require_table(tables, str(path))
+    sections = ("scan", "files", "geometry", "exposure", "subject", "order", "bins", "settings")
+    refuse_unknown_keys(tables, sections, str(path))
+    settings = require_table(tables.get("settings", {}), f"{path}: [settings]")
+    misplaced = sorted(set(settings) & set(SCAN_SETTINGS))
+    if misplaced:
+        raise ScanDescriptionError(f"{path}: '{misplaced[0]}' belongs in [scan], not in [settings]")
+    return ScanDescription(
+        path=path,
+        scan=make_section(ScanSection, tables.get("scan", {}), f"{path}: [scan]"),
+        files=make_section(FilesSection, tables.get("files", {}), f"{path}: [files]"),
+        geometry=_read_geometry(tables.get("geometry"), path),
+        bins=_read_bins(tables.get("bins", []), path),
+        exposure=_read_checked(Exposure, tables.get("exposure", {}), f"{path}: [exposure]"),
+        subject=_read_checked(Subject, tables.get("subject", {}), f"{path}: [subject]"),
+        order=_read_checked(Order, tables.get("order", {}), f"{path}: [order]"),
+        settings=dict(settings),
+    )
+
+
+def load_description(
+    source: Path,
+    options: SourceOptions,
+    *,
+    rows: Rows = "bottom-up",
+    cols: Cols = "left-to-right",
+    known_settings: tuple[str, ...] = (),
+) -> ScanDescription:
+    """Return the description that goes with a source, the user's options laid over it.
+
+    Parameters
+    ----------
+    source : the file or folder that the user named.
+    options : may name the description, the scan id and settings; they win over the file.
+    rows, cols : how this format stores its frames where the description does not say.
+    known_settings : the reader's own settings; others are refused.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If the description is malformed or a setting is unknown.
+    """
+    path = options.description or find_description(source)
+    description = ScanDescription() if path is None else read_description(path)
+    given = dict(options.settings)
+    overrides = {
+        key: convert(given.pop(key), hint, f"setting {key}") for key, hint in SCAN_SETTINGS.items() if key in given
+    }
+    if options.scan_id is not None:
+        overrides["id"] = options.scan_id
+    settings = {**description.settings, **given}
+    where = f"{source}: the settings" if path is None else f"{path}: [settings]"
+    refuse_unknown_keys(settings, known_settings, where)
+    scan = replace(description.scan, **overrides)
+    for name in ("repeat_views", "bin_pixels"):
+        value = getattr(scan, name)
+        if value is not None and value < 1:
+            raise ScanDescriptionError(f"{description.name}: {name} must be at least 1, got {value}")
+    section = description.geometry
+    return replace(
+        description,
+        scan=scan,
+        settings=settings,
+        rows=(section and section.rows) or rows,
+        cols=(section and section.cols) or cols,
+    )
+
+
+def build_geometry(
+    description: ScanDescription, n_views: int, n_rows: int, n_cols: int
+) -> ConeBeamGeometry | ParallelBeam | None:
+    """Return the geometry that the description gives, or None where it gives none.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If a number is missing or contradicts another one, or angles do not match the frames.
+    """
+    section = description.geometry
+    if section is None or section.kind is None:
+        return None
+    where = f"{description.name}: [geometry]"
+    _refuse_other_kinds(section, where)
+    if section.kind == "poses":
+        return _geometry_from_poses(description, section, n_views, n_rows, n_cols, where)
+    beta_rad = view_angles_rad(description, n_views)
+    if section.kind == "parallel":
+        pitch_u, pitch_v = _pitches(section)
+        return ParallelBeam(tuple(beta_rad.tolist()), pitch_u, pitch_v)
+    return _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
+
+
+def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.float64]:
+    """Return the view angles beta (view,) float64 [rad] of a circular or parallel ``[geometry]``.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If the angles are not given, are given twice, or are not one for each view.
+    """
+    section = description.geometry or GeometrySection()
+    where = f"{description.name}: [geometry]"
+    ways = ("angles_deg", "angles_file", "angle_step_deg", "arc_deg")
+    given = [name for name in ways if getattr(section, name) is not None]
+    if len(given) != 1:
+        said = "none" if not given else " and ".join(given)
+        raise ScanDescriptionError(f"{where} needs exactly one of {', '.join(ways)}, got {said}")
+    if section.angles_deg is not None:
+        angles_deg = np.array(section.angles_deg, dtype=np.float64)
+    elif section.angles_file is not None:
+        angles_deg = read_angles_deg(description.file(section.angles_file))
+    else:
+        step = section.angle_step_deg if section.angle_step_deg is not None else (section.arc_deg or 0.0) / n_views
+        angles_deg = section.angle_start_deg + step * np.arange(n_views, dtype=np.float64)
+    if angles_deg.size != n_views:
+        origin = where if section.angles_file is None else str(description.file(section.angles_file))
+        raise ScanDescriptionError(f"{origin}: got {angles_deg.size} angles for {n_views} views")
+    if section.sense is not None and section.table_turns is not None:
+        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
+    backwards = section.sense == "clockwise" or section.table_turns == "counter-clockwise"
+    return np.deg2rad(-angles_deg if backwards else angles_deg)
+
+
+_ANGLE_KEYS = {"angles_deg", "angles_file", "angle_start_deg", "angle_step_deg", "arc_deg", "sense", "table_turns"}
+_PITCH_KEYS = {"pitch_mm", "pitch_u_mm", "pitch_v_mm"}
+_PANEL_KEYS = {"sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "z_mm"}
+_KEYS_OF_KIND = {
+    "circular": _ANGLE_KEYS | _PITCH_KEYS | _PANEL_KEYS,
+    "parallel": _ANGLE_KEYS | _PITCH_KEYS,
+    "poses": {"poses_file"},
+}
+
+
+def _refuse_other_kinds(section: GeometrySection, where: str) -> None:
+    """A key that this kind of geometry would ignore is a mistake."""
+    assert section.kind is not None
+    allowed = _KEYS_OF_KIND[section.kind] | {"kind", "rows", "cols"}
+    for f in fields(section):
+        if f.name not in allowed and getattr(section, f.name) != f.default:
+            raise ScanDescriptionError(f"{where} of kind '{section.kind}' does not take the key '{f.name}'")
+
+
+def _pitches(section: GeometrySection) -> tuple[float | None, float | None]:
+    """Pixel pitch along u and v."""
+    pitch_u = section.pitch_u_mm if section.pitch_u_mm is not None else section.pitch_mm
+    pitch_v = section.pitch_v_mm if section.pitch_v_mm is not None else section.pitch_mm
+    return pitch_u, pitch_v
+
+
+def _circular_geometry(
+    description: ScanDescription,
+    section: GeometrySection,
+    beta_rad: NDArray[np.float64],
+    n_rows: int,
+    n_cols: int,
+    where: str,
+) -> ConeBeamGeometry:
+    """A circular orbit with an upright panel."""
+    pitch_u, pitch_v = _pitches(section)
+    needed = {"sod_mm": section.sod_mm, "sdd_mm": section.sdd_mm, "pitch_u_mm": pitch_u, "pitch_v_mm": pitch_v}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        hint = " (or pitch_mm for both)" if missing[0].startswith("pitch") else ""
+        raise ScanDescriptionError(f"{where} of kind 'circular' needs {missing[0]}{hint}")
+    lengths = {name: value for name, value in needed.items() if value is not None}
+    mirrored_cols, mirrored_rows = description.cols == "right-to-left", description.rows == "top-down"
+    offset_u = _offset(section, "offset_u_mm", "center_col", n_cols, lengths["pitch_u_mm"], mirrored_cols, where)
+    offset_v = _offset(section, "offset_v_mm", "center_row", n_rows, lengths["pitch_v_mm"], mirrored_rows, where)
+    try:
+        return ConeBeamGeometry.circular(
+            **lengths,
+            angles_rad=beta_rad,
+            n_rows=n_rows,
+            n_cols=n_cols,
+            offset_u_mm=offset_u,
+            offset_v_mm=offset_v,
+            z_mm=section.z_mm,
+        )
+    except GeometryError as error:
+        raise ScanDescriptionError(f"{where}: {error}") from error
+
+
+def _offset(
+    section: GeometrySection, offset_key: str, center_key: str, n: int, pitch_mm: float, mirrored: bool, where: str
+) -> float:
+    """Shift of the panel's middle from the foot of the central ray [mm]; centres count in the files' own order."""
+    offset, center = getattr(section, offset_key), getattr(section, center_key)
+    if offset is not None and center is not None:
+        raise ScanDescriptionError(f"{where} needs {offset_key} or {center_key}, not both")
+    if center is not None:
+        if mirrored:
+            center = n - 1 - center
+        return float(((n - 1) / 2 - center) * pitch_mm)
+    return float(offset or 0.0)
+
+
+def _geometry_from_poses(
+    description: ScanDescription, section: GeometrySection, n_views: int, n_rows: int, n_cols: int, where: str
+) -> ConeBeamGeometry:
+    """Poses as they are, 12 numbers a view."""
+    if section.poses_file is None:
+        raise ScanDescriptionError(f"{where} of kind 'poses' needs poses_file")
+    path = description.file(section.poses_file)
+    poses = read_numbers(path)
+    if poses.ndim != 2 or poses.shape[1] != 12:
+        raise ScanDescriptionError(f"{path}: poses need 12 numbers a view, got the shape {poses.shape}")
+    if poses.shape[0] != n_views:
+        raise ScanDescriptionError(f"{path}: got {poses.shape[0]} poses for {n_views} views")
+    try:
+        return ConeBeamGeometry(poses, n_rows, n_cols)
+    except GeometryError as error:
+        raise ScanDescriptionError(f"{path}: {error}") from error
+
+
+def _read_geometry(table: object, path: Path) -> GeometrySection | None:
+    """The ``[geometry]`` section, or None."""
+    return None if table is None else make_section(GeometrySection, table, f"{path}: [geometry]")
+
+
+def _read_bins(tables: object, path: Path) -> tuple[EnergyBin, ...]:
+    """The ``[[bins]]``, numbered in the order they come."""
+    if not isinstance(tables, list):
+        raise ScanDescriptionError(f"{path}: bins must be a list of tables [[bins]]")
+    bins = []
+    for index, table in enumerate(tables):
+        where = f"{path}: [[bins]] {index}"
+        values = require_table(table, where)
+        refuse_unknown_keys(values, ("low_kev", "high_kev", "kind"), where)
+        high = values.get("high_kev")
+        kind = "difference" if high is not None else "counter" if "low_kev" in values else "integrating"
+        bins.append(_read_checked(EnergyBin, {"index": index, "kind": kind, **values}, where))
+    return tuple(bins)
+
+
+def _read_checked(cls: type[Section], table: object, where: str) -> Section:
+    """A section whose dataclass checks itself, the file named in its complaint."""
+    try:
+        return make_section(cls, table, where)
+    except ScanDescriptionError as error:
+        if str(error).startswith(where):
+            raise
+        raise ScanDescriptionError(f"{where}: {error}") from error

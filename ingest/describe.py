@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Join what the files of a scan say with its companion description into one `Scan`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ingest.config import ScanDescription, build_geometry
+from ingest.errors import ScanDescriptionError
+from ingest.scan import Content, EnergyBin, Exposure, FieldFrames, ParallelBeam, PixelType, Scan
+from reconstruction.geometry import ConeBeamGeometry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def describe_scan(
+    description: ScanDescription,
+    source: Path,
+    *,
+    source_format: str,
+    pixel_type: PixelType,
+    n_views: int,
+    n_rows: int,
+    n_cols: int,
+    n_bins: int = 1,
+    bins: tuple[EnergyBin, ...] = (),
+    content: Content = "counts",
+    white_level: float | None = None,
+    geometry: ConeBeamGeometry | ParallelBeam | None = None,
+    flats: FieldFrames | None = None,
+    darks: FieldFrames | None = None,
+    acquired: str = "",
+    manufacturer: str = "",
+    model: str = "",
+    station: str = "",
+    exposure: Exposure | None = None,
+    notes: tuple[str, ...] = (),
+) -> Scan:
+    """Join what the files say (the arguments) with the description, which wins wherever it says something.
+
+    Parameters
+    ----------
+    n_bins : energy bins in the frames; `bins` names them if the files do.
+    geometry : what the files say; a ``[geometry]`` with a kind replaces it, and a note says so.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If the description contradicts the frames, or the scan is not valid.
+    """
+    said = description.scan
+    section = description.geometry
+    if section is not None and section.kind is not None:
+        if geometry is not None:
+            notes = (*notes, f"The geometry is that of {description.name}, not of the {source_format} files.")
+        geometry = build_geometry(description, n_views, n_rows, n_cols)
+    content = said.content or content
+    level = said.white_level if said.white_level is not None else white_level
+    return Scan(
+        scan_id=said.id or default_scan_id(source),
+        source_format=source_format,
+        content=content,
+        bins=_choose_bins(description, bins, n_bins),
+        pixel_type=pixel_type,
+        n_views=n_views,
+        n_rows=n_rows,
+        n_cols=n_cols,
+        geometry=geometry if isinstance(geometry, ConeBeamGeometry) else None,
+        parallel=geometry if isinstance(geometry, ParallelBeam) else None,
+        white_level=level if content == "normalized" or said.white_level is not None else None,
+        flats=flats,
+        darks=darks,
+        acquired=said.acquired or acquired,
+        manufacturer=said.manufacturer or manufacturer,
+        model=said.model or model,
+        station=said.station or station,
+        exposure=_join_exposure(description.exposure, exposure or Exposure()),
+        subject=description.subject,
+        order=description.order,
+        notes=notes,
+    )
+
+
+def default_scan_id(source: Path) -> str:
+    """Return a scan id made of the source's name: what an id cannot hold becomes ``-``."""
+    path = source.absolute()
+    name = path.name if path.is_dir() else path.stem
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:64]
+    return cleaned or "scan"
+
+
+def _choose_bins(description: ScanDescription, bins: tuple[EnergyBin, ...], n_bins: int) -> tuple[EnergyBin, ...]:
+    """The energy bins, which must be as many as the frames have."""
+    chosen = description.bins or bins or tuple(EnergyBin(index) for index in range(n_bins))
+    if len(chosen) != n_bins:
+        raise ScanDescriptionError(f"{description.name}: got {len(chosen)} energy bins for frames with {n_bins}")
+    return chosen
+
+
+def _join_exposure(said: Exposure, found: Exposure) -> Exposure:
+    """The description's exposure, filled up with what the files say."""
+    return Exposure(**(asdict(found) | {key: value for key, value in asdict(said).items() if value is not None}))
