@@ -125,8 +125,8 @@ def install_python_packages() -> bool:
 
 
 def setup_key() -> str:
-    """Digest of this Python and of the files that say what belongs into ``.venv``."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Digest of the files that say what belongs into ``.venv``."""
+    digest = hashlib.sha256()
     for name in STAMPED_FILES:
         digest.update((REPOSITORY / name).read_bytes())
     return digest.hexdigest()
