@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FDK on the CPU: SciPy's FFT, numba kernels, one thread pool.
+
+``numba`` takes the fastest instruction set of the machine; ``numba-avx512``, ``numba-avx2`` and
+``numba-portable`` name one.  Results are the same bytes for the same instruction set, whatever the
+number of threads: threads split views (filter) and (x, y) tiles (back-projection), never a sum.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.fft
+
+from reconstruction.backends import circular_kernels as kernels
+from reconstruction.backends.simd import ISA_TAGS, MAX_STEP_ROWS, host_features
+from reconstruction.coverage import projection_matrices
+from reconstruction.weighting import cosine_weights, view_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    from reconstruction.fdk import SlabSetup
+
+    Float32Array = NDArray[np.float32]
+    IndexArray = NDArray[np.int64]
+
+#: Rows that one thread transforms at a time: input, spectrum and output stay in the L2 cache.
+_FFT_ROWS = 64
+#: Work items for each thread, so that threads end together.
+_ITEMS_PER_THREAD = 8
+
+
+def instruction_set(name: str) -> str:
+    """Return the instruction set a back-end name stands for on this machine."""
+    if name != "numba":
+        return name.removeprefix("numba-")
+    features = host_features()
+    return next(isa for isa in ISA_TAGS if features[isa])
+
+
+def missing(name: str) -> str:
+    """What the named path lacks on this machine."""
+    isa = instruction_set(name)
+    return "" if host_features()[isa] else f"this processor has no {isa.upper()}"
+
+
+def open_backend(name: str) -> NumbaFdk:
+    """Return the back end under its full name (with the instruction set)."""
+    return NumbaFdk(instruction_set(name))
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+class NumbaFdk:
+    """FDK by numba kernels of one instruction set."""
+
+    def __init__(self, isa: str) -> None:
+        self.isa = isa
+        self.name = f"numba-{isa}"
+
+    def start(self, setup: SlabSetup, *, threads: int | None = None) -> NumbaAccumulator:
+        """Begin a slab."""
+        return NumbaAccumulator(setup, self.isa, threads or usable_cores())
+
+    def filter_rows(
+        self,
+        setup: SlabSetup,
+        line_integrals: Float32Array,
+        view_indices: IndexArray,
+        *,
+        row_start: int,
+        threads: int | None = None,
+    ) -> Float32Array:
+        """Weight and filter rows: (view, row, col) to (view, row, filtered col) float32."""
+        ramp = setup.ramp
+        out = np.empty((*line_integrals.shape[:2], ramp.n_out), dtype=np.float32)
+        columns = np.arange(ramp.col_start, ramp.col_start + ramp.n_out)
+
+        def keep(index: int, row_at: int, rows: Float32Array) -> None:
+            np.take(rows, columns, axis=1, mode="wrap", out=out[index, row_at : row_at + len(rows)])
+
+        _filter(setup, line_integrals, view_indices, row_start, threads or usable_cores(), keep)
+        return out
+
+
+def _run(threads: int, work: Callable[[int], None], items: Iterable[int]) -> None:
+    """Do all items on a pool, and raise what one of them raised."""
+    if threads == 1:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, items))
+
+
+def _filter(
+    setup: SlabSetup,
+    line_integrals: Float32Array,
+    view_indices: IndexArray,
+    row_start: int,
+    threads: int,
+    keep: Callable[[int, int, Float32Array], None],
+) -> None:
+    """Weight and filter each view in chunks of rows; `keep(index, first row, rows)` takes them away."""
+    geometry, ramp = setup.geometry, setup.ramp
+    n_rows = line_integrals.shape[1]
+    response = ramp.response.astype(np.float32)
+
+    def weights_of(view_index: int) -> Float32Array:
+        return cosine_weights(geometry, view_index, row_start, row_start + n_rows).astype(np.float32)
+
+    shared = weights_of(0) if geometry.circular_orbit is not None else None
+
+    def one_view(index: int) -> None:
+        weights = shared if shared is not None else weights_of(int(view_indices[index]))
+        padded = np.zeros((min(n_rows, _FFT_ROWS), ramp.n_fft), dtype=np.float32)
+        for first in range(0, n_rows, _FFT_ROWS):
+            count = min(_FFT_ROWS, n_rows - first)
+            part = slice(first, first + count)
+            np.multiply(line_integrals[index, part], weights[part], out=padded[:count, : geometry.n_cols])
+            spectrum = scipy.fft.rfft(padded[:count], axis=1)
+            spectrum *= response
+            keep(index, first, scipy.fft.irfft(spectrum, ramp.n_fft, axis=1, overwrite_x=True))
+
+    _run(threads, one_view, range(len(view_indices)))
+
+
+class NumbaAccumulator:
+    """A slab as (y, x, z) float32, z fastest."""
+
+    def __init__(self, setup: SlabSetup, isa: str, threads: int) -> None:
+        self.setup, self.isa, self.threads = setup, isa, threads
+        _, ny, nx = setup.grid.shape
+        self.volume = np.zeros((ny, nx, setup.slab.n_slices), dtype=np.float32)
+        self.orbit = None if setup.force_general else setup.geometry.circular_orbit
+        self.scales = view_scales(setup.geometry)
+        self.matrices = projection_matrices(setup.geometry) if self.orbit is None else None
+        self._buffer = np.zeros(0, dtype=np.float32)
+
+    def add(self, line_integrals: Float32Array, view_indices: IndexArray) -> None:
+        """Weight, filter and back-project the band's rows: (view, row, col) float32."""
+        ramp = self.setup.ramp
+        views = self._bordered_views(len(view_indices))
+        scale = self._scale_of_views(view_indices)
+
+        def keep(index: int, row_at: int, rows: Float32Array) -> None:
+            kernels.transpose_rows(rows, views[index], ramp.col_start, row_at + 1, scale[index])
+
+        _filter(self.setup, line_integrals, view_indices, self.setup.band.row_start, self.threads, keep)
+        self._back_project(views, view_indices)
+
+    def add_filtered(self, filtered: Float32Array, view_indices: IndexArray) -> None:
+        """Back-project filtered rows of the band: (view, row, filtered col) float32."""
+        views = self._bordered_views(len(view_indices))
+        scale = self._scale_of_views(view_indices)
+
+        def one_view(index: int) -> None:
+            kernels.transpose_rows(filtered[index], views[index], 0, 1, scale[index])
+
+        _run(self.threads, one_view, range(len(view_indices)))
+        self._back_project(views, view_indices)
+
+    def read_slices(self, start: int, stop: int) -> Float32Array:
+        """Slices of the slab as (z, y, x) float32."""
+        return np.ascontiguousarray(np.moveaxis(self.volume[:, :, start:stop], 2, 0))
+
+    def _bordered_views(self, n_views: int) -> Float32Array:
+        """Return a zero-bordered (view, col, row) array, the same memory for each batch of a size."""
+        shape = (n_views, self.setup.ramp.n_out + 2, self.setup.band.n_rows + 2)
+        size = int(np.prod(shape))
+        if self._buffer.size != size + kernels.SPARE_FLOATS:
+            self._buffer = np.zeros(size + kernels.SPARE_FLOATS, dtype=np.float32)
+        return self._buffer[:size].reshape(shape)
+
+    def _scale_of_views(self, view_indices: IndexArray) -> Float32Array:
+        """Return the factor put into the filtered rows: the kernels then divide by a pure ratio."""
+        if self.orbit is None:
+            return np.ones(len(view_indices), dtype=np.float32)
+        return (self.scales[view_indices] / self.orbit.sod_mm**2).astype(np.float32)
+
+    def _back_project(self, views: Float32Array, view_indices: IndexArray) -> None:
+        """Run the kernel that fits on all tiles."""
+        ny, nx, _ = self.volume.shape
+        x0, y0, z0 = self.setup.grid.origin_mm
+        pz, py, px = self.setup.grid.voxel_pitch_mm
+        band, ramp, radius2 = self.setup.band, self.setup.ramp, self.setup.radius_mm**2
+        z_start, volume = self.setup.slab.z_start, self.volume
+        if self.orbit is None:
+            assert self.matrices is not None
+            grid = (x0, y0, z0, px, py, pz)
+            offsets = (float(ramp.col_start - 1), float(band.row_start - 1))
+            matrices, scales = self.matrices[view_indices], self.scales[view_indices]
+            self._over_tiles(
+                nx, ny,
+                lambda a, b: kernels.back_project_any_pose(
+                    views, volume, matrices, scales, offsets, radius2, grid, z_start, a, b
+                ),
+            )  # fmt: skip
+            return
+        o = self.orbit
+        cos, sin = np.cos(o.angles_rad[view_indices]), np.sin(o.angles_rad[view_indices])
+        orbit = (
+            o.sod_mm, o.sdd_mm / o.pitch_u_mm, o.sdd_mm / o.pitch_v_mm, o.center_col - ramp.col_start + 1,
+            o.center_row + 1, band.row_start, radius2,
+        )  # fmt: skip
+        grid = (x0, y0, z0 - o.z_mm, px, py, pz)
+        tag = ISA_TAGS[self.isa]
+        if not self._steps_are_short():
+            self._over_tiles(
+                nx, ny,
+                lambda a, b: kernels.back_project_scalar(views, volume, cos, sin, orbit, grid, z_start, a, b),
+            )  # fmt: skip
+        elif self.setup.quarter is not None:
+            square = (x0, y0, z0 - o.z_mm, px, pz)
+            self._over_tiles(
+                nx // 2, ny // 2,
+                lambda a, b: kernels.back_project_four_fold(tag, views, volume, cos, sin, orbit, square, z_start, a, b),
+            )  # fmt: skip
+        else:
+            self._over_tiles(
+                nx, ny,
+                lambda a, b: kernels.back_project_circular(tag, views, volume, cos, sin, orbit, grid, z_start, a, b),
+            )  # fmt: skip
+
+    def _steps_are_short(self) -> bool:
+        """Whether every voxel step is below two detector rows, as the SIMD kernels need."""
+        assert self.orbit is not None
+        nearest = self.orbit.sod_mm - self.setup.radius_mm
+        step = self.orbit.sdd_mm / nearest * self.setup.grid.voxel_pitch_mm[0] / self.orbit.pitch_v_mm
+        return step < MAX_STEP_ROWS
+
+    def _over_tiles(self, nx: int, ny: int, kernel: Callable[[int, int], None]) -> None:
+        """Run a kernel over the tiles of an (y, x) area in pieces."""
+        tiles = -(-nx // kernels.TILE) * -(-ny // kernels.TILE)
+        step = max(1, tiles // (self.threads * _ITEMS_PER_THREAD))
+        _run(self.threads, lambda first: kernel(first, min(tiles, first + step)), range(0, tiles, step))

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of rays and views before the ramp filter.
+
+For any flat panel the fan-beam formula in the panel's own pixel coordinates reads, with R the
+distance of the source from the axis, D the distance of the source from the panel's plane, w(x)
+the distance of the voxel from the source along the panel's normal and gamma the angle of the ray
+to the line from the source to the axis::
+
+    f(x) = sum over views of  1/2 dbeta  R D / w(x)^2  [ (p cos gamma) * h ](u(x), v(x))
+
+(Kak and Slaney, Principles of Computerized Tomographic Imaging, section 3.4, written for a line
+detector at any angle; Feldkamp, Davis and Kress 1984 for the cone).  For an upright panel it is
+the usual weight ``sdd / sqrt(sdd^2 + u^2 + v^2)`` and ``sod sdd / U^2``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reconstruction.geometry import ConeBeamGeometry
+
+    Float64Array = NDArray[np.float64]
+
+
+def cosine_weights(geometry: ConeBeamGeometry, view_index: int, row_start: int, row_stop: int) -> Float64Array:
+    """Cosine of the angle between each ray of a view and the line from its source to the axis.
+
+    Parameters
+    ----------
+    geometry : ConeBeamGeometry
+    view_index : int
+    row_start, row_stop : int
+        Rows wanted, counted from the panel's row 0.
+
+    Returns
+    -------
+    (row, col) float64
+    """
+    pose = geometry.poses[view_index]
+    source, center, u_step, v_step = pose[0:3], pose[3:6], pose[6:9], pose[9:12]
+    radius = math.hypot(source[0], source[1])
+    towards_axis = np.array([-source[0] / radius, -source[1] / radius, 0.0])
+    cols = np.arange(geometry.n_cols) - (geometry.n_cols - 1) / 2
+    rows = np.arange(row_start, row_stop) - (geometry.n_rows - 1) / 2
+    ray = (center - source) + rows[:, None, None] * v_step + cols[None, :, None] * u_step
+    length = np.sqrt(np.einsum("rci,rci->rc", ray, ray))
+    return np.asarray((ray @ towards_axis) / length, dtype=np.float64)
+
+
+def angular_gap_weights(geometry: ConeBeamGeometry) -> Float64Array:
+    """Half the angle from each view's neighbour before to its neighbour after, round the full circle.
+
+    Equal steps, unequal steps and doubled views all sum to 2 pi.
+
+    Returns
+    -------
+    (view,) float64 [rad]
+    """
+    n_views = geometry.n_views
+    if n_views == 1:
+        return np.array([2 * math.pi])
+    angles = np.mod(geometry.source_angles_rad, 2 * math.pi)
+    order = np.argsort(angles, kind="stable")
+    ordered = angles[order]
+    after = np.diff(np.append(ordered, ordered[0] + 2 * math.pi))
+    before = np.roll(after, 1)
+    weights = np.empty(n_views)
+    weights[order] = (after + before) / 2
+    return weights
+
+
+def view_scales(geometry: ConeBeamGeometry) -> Float64Array:
+    """Factor ``1/2 dbeta R D`` of each view; the back-projection divides by ``w(x)^2``.
+
+    Returns
+    -------
+    (view,) float64 [rad mm^2]
+    """
+    poses = geometry.poses
+    normal = np.cross(poses[:, 6:9], poses[:, 9:12])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    panel = np.abs(np.einsum("vi,vi->v", normal, poses[:, 3:6] - poses[:, 0:3]))
+    radius = np.hypot(poses[:, 0], poses[:, 1])
+    return np.asarray(0.5 * angular_gap_weights(geometry) * radius * panel, dtype=np.float64)
