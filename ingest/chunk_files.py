@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranged reads of chunk files: footers are kept, pixels never."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.errors import ChunkCorruptError
+from storage.errors import MissingFileError, StorageError
+
+if TYPE_CHECKING:
+    from storage.filesystem import Store
+
+#: Footers kept in memory, some 100 KB each; a job walks along one bin and a few view blocks at a time.
+MAX_FOOTERS = 64
+#: What is read first from the end of a file: mostly all of the footer.
+_TAIL_BYTES = 131_072
+_TRAILER_BYTES = 8
+#: What pyarrow raises on bytes that are no Parquet, names that are no UTF-8 among them.
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+class ChunkFiles:
+    """The chunk files of one scan's folder.  Holds no handle, so it needs no closing; safe for threads.
+
+    pyarrow's own `pre_buffer` keeps the last bytes read for as long as a file is open, which no plan
+    would count; hence one ranged read of our own for each window of row groups.
+    """
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store = store
+        self._folder = folder
+        self._footers: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def footer(self, name: str, file_bytes: int) -> Any:
+        """Return the Parquet metadata of a file of that size [B]."""
+        with self._lock:
+            if name in self._footers:
+                self._footers.move_to_end(name)
+                return self._footers[name]
+        footer = self._read_footer(name, file_bytes)
+        with self._lock:
+            self._footers[name] = footer
+            if len(self._footers) > MAX_FOOTERS:
+                self._footers.popitem(last=False)
+        return footer
+
+    def read_groups(self, name: str, footer: Any, groups: range, columns: list[str]) -> Any:
+        """Read neighbouring columns of neighbouring row groups by one ranged read, as an Arrow table.
+
+        Raises
+        ------
+        ChunkCorruptError
+            If the file is missing or too short, or its bytes are not the Parquet that the footer describes.
+        """
+        try:
+            start, stop = _byte_range(footer, groups, columns)
+            content = self._read_range(name, start, stop - start)
+            parquet = pq.ParquetFile(_Window(content, start, stop), metadata=footer, pre_buffer=False)
+            return parquet.read_row_groups(list(groups), columns=columns, use_threads=False)
+        except _UNREADABLE as error:
+            raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
+
+    def _path(self, name: str) -> str:
+        """Path of a file in the store."""
+        return f"{self._folder}/{name}"
+
+    def _read_footer(self, name: str, file_bytes: int) -> Any:
+        """Parquet metadata from the end of a file."""
+        tail_bytes = min(_TAIL_BYTES, file_bytes)
+        tail = self._read_range(name, file_bytes - tail_bytes, tail_bytes)
+        needed = int.from_bytes(tail[-_TRAILER_BYTES:-4], "little") + _TRAILER_BYTES
+        if tail[-4:] != b"PAR1" or needed > file_bytes:
+            raise ChunkCorruptError(f"{self._path(name)} does not end as a Parquet file of {file_bytes} B")
+        if needed > tail_bytes:
+            tail = self._read_range(name, file_bytes - needed, needed)
+        try:
+            return pq.read_metadata(_Window(tail, file_bytes - len(tail), file_bytes))
+        except _UNREADABLE as error:
+            raise ChunkCorruptError(f"{self._path(name)} has a broken Parquet footer: {error}") from error
+
+    def _read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Bytes of a file; a file that is missing or too short is corrupt, not a fault of the store."""
+        path = self._path(name)
+        try:
+            return self._store.read_range(path, offset, length)
+        except MissingFileError as error:
+            raise ChunkCorruptError(f"{path} is missing from {self._store.url}") from error
+        except StorageError as error:
+            size = self._store.info(path).size
+            if size < offset + length:
+                raise ChunkCorruptError(f"{path} has {size} B, expected at least {offset + length} B") from error
+            raise
+
+
+class _Window(io.RawIOBase):
+    """A file of which only the bytes from `start` are at hand."""
+
+    def __init__(self, content: bytes, start: int, size: int) -> None:
+        self._content = content
+        self._start = start
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self._position < self._start:
+            raise OSError(f"byte {self._position} lies before the range that was read, {self._start}")
+        first = self._position - self._start
+        end = len(self._content) if size is None or size < 0 else first + size
+        piece = self._content[first:end]
+        self._position += len(piece)
+        return piece
+
+
+def _byte_range(footer: Any, groups: range, columns: list[str]) -> tuple[int, int]:
+    """First and end byte of these columns of these row groups."""
+    starts, stops = [], []
+    for group in (groups[0], groups[-1]):
+        row_group = footer.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            if column.path_in_schema in columns:
+                starts.append(column.data_page_offset)
+                stops.append(column.data_page_offset + column.total_compressed_size)
+    if not starts or min(starts) < 0:
+        raise ChunkCorruptError(f"row group {groups[0]} lacks the columns {', '.join(columns)}")
+    return min(starts), max(stops)

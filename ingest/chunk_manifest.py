@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scans/<scan id>/manifest.json``: the last file of an upload; a scan without it does not exist.
+
+It holds the scan, a digest of every view's pixels, the layout and the list of the chunk files.  Nothing in it
+depends on the time, the machine or on how often an upload was interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ingest.chunk_layout import KINDS, ChunkKind, ChunkLayout
+from ingest.chunk_writer import CHUNK_SCHEMA_VERSION
+from ingest.errors import ChunkCorruptError, IngestError, ScanDescriptionError, UnknownScanError
+from ingest.manifest import canonical_json, scan_from_json, scan_to_json
+from ingest.scan import check_scan_id
+from storage.errors import MissingFileError
+
+if TYPE_CHECKING:
+    from ingest.scan import Scan
+    from storage.filesystem import Store
+
+SCANS_FOLDER = "scans"
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFile:
+    """A published chunk file: name in the scan's folder, what it holds, its size [B] and digest."""
+
+    name: str
+    kind: ChunkKind
+    bin_index: int
+    blocks: tuple[int, int]
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDigests:
+    """Sha256 of the source's pixels, little-endian, C order: (bin, row, col) of each view; whole arrays else."""
+
+    views: tuple[str, ...]
+    flats: str | None = None
+    darks: str | None = None
+    bad_pixels: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanManifest:
+    """What ``manifest.json`` says.
+
+    ``group_bytes`` are the projections' stored bytes for each bin and row group, summed over the view blocks:
+    what a plan needs to know what a band of rows costs.
+    """
+
+    scan: Scan
+    digests: PixelDigests
+    layouts: dict[ChunkKind, ChunkLayout]
+    files: tuple[ChunkFile, ...]
+    group_bytes: tuple[tuple[int, ...], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the scan: sha256 over its description and the digests of its pixels, in hexadecimal.
+
+        It does not depend on how the pixels are cut into files or compressed, so the same scan uploaded with
+        other settings, or by another version, has the same one.
+        """
+        identity = {"scan": scan_to_json(self.scan), "pixels": _digests_to_json(self.digests)}
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all chunk files [B]."""
+        return sum(file.bytes for file in self.files)
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest as canonical JSON."""
+        values = {
+            "schema_version": CHUNK_SCHEMA_VERSION,
+            "manifest_sha256": self.sha256,
+            "scan": scan_to_json(self.scan),
+            "pixels": _digests_to_json(self.digests),
+            "layouts": {kind: asdict(layout) for kind, layout in self.layouts.items()},
+            "files": [file_to_json(file) for file in self.files],
+            "row_group_bytes": [list(sizes) for sizes in self.group_bytes],
+            "totals": {
+                "files": len(self.files),
+                "stored_bytes": self.stored_bytes,
+                "pixel_bytes": sum(layout.pixel_bytes for layout in self.layouts.values()),
+            },
+        }
+        return canonical_json(values)
+
+
+def scan_folder(scan_id: str) -> str:
+    """Path of a scan's folder in the store; ScanDescriptionError if the id cannot name one."""
+    return f"{SCANS_FOLDER}/{check_scan_id(scan_id)}"
+
+
+def manifest_path(scan_id: str) -> str:
+    """Path of a scan's manifest in the store."""
+    return f"{scan_folder(scan_id)}/{MANIFEST_NAME}"
+
+
+def list_scans(store: Store) -> list[str]:
+    """Return the ids of the scans in a store, in order; unfinished uploads are not among them."""
+    folders = [entry.path.rsplit("/", 1)[-1] for entry in store.list_folder(SCANS_FOLDER) if entry.is_folder]
+    return sorted(name for name in folders if store.exists(f"{SCANS_FOLDER}/{name}/{MANIFEST_NAME}"))
+
+
+def read_manifest(store: Store, scan_id: str) -> ScanManifest:
+    """Read and check a scan's manifest.
+
+    Raises
+    ------
+    UnknownScanError
+        If there is no such scan; it names those with similar ids.
+    ChunkCorruptError
+        If the manifest is malformed, of another version, or not what its own digest says.
+    """
+    try:
+        content = store.read_bytes(manifest_path(scan_id))
+    except (MissingFileError, ScanDescriptionError) as error:
+        raise UnknownScanError(_unknown_scan(store, scan_id)) from error
+    return manifest_from_bytes(content, f"{store.url.rstrip('/')}/{manifest_path(scan_id)}")
+
+
+def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
+    """Return the manifest that `ScanManifest.to_bytes` wrote; ChunkCorruptError names `source` if it is none."""
+    try:
+        values = json.loads(content)
+        version = values["schema_version"]
+        if version != CHUNK_SCHEMA_VERSION:
+            raise ChunkCorruptError(f"{source} has schema version {version!r}, expected {CHUNK_SCHEMA_VERSION}")
+        pixels = values["pixels"]
+        manifest = ScanManifest(
+            scan=scan_from_json(values["scan"], source),
+            digests=PixelDigests(tuple(pixels["views"]), pixels["flats"], pixels["darks"], pixels["bad_pixels"]),
+            layouts={kind: ChunkLayout(**values["layouts"][kind]) for kind in KINDS if kind in values["layouts"]},
+            files=tuple(file_from_json(file) for file in values["files"]),
+            group_bytes=tuple(tuple(sizes) for sizes in values["row_group_bytes"]),
+        )
+        recorded = values["manifest_sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError, IngestError) as error:
+        if isinstance(error, ChunkCorruptError):
+            raise
+        raise ChunkCorruptError(f"{source} is not a scan's manifest: {error!r}") from error
+    if manifest.sha256 != recorded:
+        raise ChunkCorruptError(f"{source} was altered: its digest is {manifest.sha256}, but it says {recorded}")
+    layout = manifest.layouts.get("projection")
+    if layout is None or [len(sizes) for sizes in manifest.group_bytes] != [len(layout.row_groups)] * layout.n_bins:
+        raise ChunkCorruptError(f"{source} does not describe the projections and the sizes of their row groups")
+    return manifest
+
+
+def file_to_json(file: ChunkFile) -> dict[str, Any]:
+    """Return a chunk file's record as plain JSON values."""
+    return asdict(file)
+
+
+def file_from_json(values: dict[str, Any]) -> ChunkFile:
+    """Return the record that `file_to_json` wrote."""
+    first, end = values["blocks"]
+    return ChunkFile(**{**values, "blocks": (first, end)})
+
+
+def _digests_to_json(digests: PixelDigests) -> dict[str, Any]:
+    """Digests as plain JSON values."""
+    return {**asdict(digests), "views": list(digests.views)}
+
+
+def _unknown_scan(store: Store, scan_id: str) -> str:
+    """One sentence on an id that is not there."""
+    known = list_scans(store)
+    near = difflib.get_close_matches(scan_id, known, n=3, cutoff=0.5)
+    message = f"no scan '{scan_id}' in {store.url}"
+    if near:
+        return f"{message}; did you mean {' or '.join(repr(name) for name in near)}?"
+    if not known:
+        return f"{message}, which holds no scan yet"
+    shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+    return f"{message}, which holds {shown}"

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read from the chunk store equals what was written, whatever the sizes; anything else is named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+import zlib
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.chunk_layout import MIN_ROW_GROUPS, ROW_GROUP_BYTES
+from ingest.chunks import (
+    MAX_VIEW_BLOCK,
+    ChunkFile,
+    ChunkFileWriter,
+    PixelDigests,
+    ScanManifest,
+    choose_row_group,
+    choose_view_block,
+    frames_layout,
+    list_scans,
+    open_scan_chunks,
+    projection_layout,
+)
+from ingest.errors import ChunkCorruptError, IngestError, UnknownScanError
+from storage.errors import StoreUnavailableError
+from tests.support.fake_reader import random_reader
+from tests.support.fake_store import FakeStore
+
+
+def write_file(frames, layout, scan_id, bin_index, blocks) -> tuple[bytes, list[int]]:
+    handle = io.BytesIO()
+    writer = ChunkFileWriter(handle, scan_id=scan_id, layout=layout, bin_index=bin_index, blocks=blocks)
+    for block in range(*blocks):
+        writer.write_block(block, frames[bin_index, slice(*layout.view_blocks[block])])
+    group_bytes = writer.close()
+    return handle.getvalue(), group_bytes
+
+
+def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000) -> FakeStore:
+    """A store that holds the reader's scan."""
+    store, scan = FakeStore(), reader.scan
+    layouts = {"projection": projection_layout(scan, memory_bytes=memory_bytes, file_bytes=file_bytes)}
+    arrays = {"projection": reader.frames}
+    for kind, frames in (("flat", reader.flats), ("dark", reader.darks)):
+        if frames is not None:
+            layouts[kind], arrays[kind] = frames_layout(kind, scan, frames.shape[1]), frames
+    if reader.bad_pixels is not None:
+        layouts["bad_pixels"] = frames_layout("bad_pixels", scan, 1)
+        arrays["bad_pixels"] = reader.bad_pixels.astype(np.uint8)[None, None]
+    files, sizes = [], np.zeros((scan.n_bins, len(layouts["projection"].row_groups)), dtype=int)
+    for kind, layout in layouts.items():
+        for bin_index in range(layout.n_bins):
+            for blocks in layout.file_blocks:
+                content, group_bytes = write_file(arrays[kind], layout, scan.scan_id, bin_index, blocks)
+                name = layout.file_name(bin_index, blocks)
+                store.files[f"scans/{scan.scan_id}/{name}"] = content
+                digest = hashlib.sha256(content).hexdigest()
+                files.append(ChunkFile(name, kind, bin_index, blocks, len(content), digest))
+                if kind == "projection":
+                    sizes[bin_index] += group_bytes
+    groups = tuple(tuple(int(x) for x in row) for row in sizes)
+    manifest = ScanManifest(scan, PixelDigests(("0" * 64,) * scan.n_views), layouts, tuple(files), groups)
+    store.files[f"scans/{scan.scan_id}/manifest.json"] = manifest.to_bytes()
+    return store
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 1000),
+    st.integers(1, 8),
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 2 * 10**9),
+)
+def test_view_block_fits_the_memory_and_lines_up_a_quarter_turn_apart(
+    n_views, n_bins, n_rows, n_cols, itemsize, memory_bytes
+):
+    block = choose_view_block(n_views, n_bins, n_rows, n_cols, itemsize, memory_bytes)
+    view_bytes = n_bins * n_rows * n_cols * itemsize
+    limit = max(1, min(MAX_VIEW_BLOCK, n_views, memory_bytes // view_bytes))
+    assert 1 <= block <= limit
+    assert block == 1 or block * view_bytes <= memory_bytes
+    if n_views % 4 == 0:
+        quarter = n_views // 4
+        best = max(size for size in range(1, quarter + 1) if quarter % size == 0 and size <= limit)
+        assert block == (best if best >= limit / 2 else limit)
+    else:
+        assert block == limit
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((360, 2, 256, 256, 2), 90),
+        ((360, 8, 1448, 1448, 2), 18),  # 29 views fit
+        ((720, 8, 20_000, 20_000, 2), 1),  # not even one fits
+        ((358, 1, 384, 384, 2), 90),
+        ((4 * 89, 1, 64, 64, 2), 89),
+        ((4 * 97, 1, 64, 64, 2), 90),  # 97 is prime: no divisor worth it
+    ],
+)
+def test_view_blocks_of_known_scans(sizes, expected):
+    assert choose_view_block(*sizes) == expected
+
+
+def test_view_block_refuses_sizes_that_are_not_positive():
+    with pytest.raises(IngestError, match="at least 1, got 0 views"):
+        choose_view_block(0, 1, 1, 1, 2)
+
+
+@given(st.integers(1, 20_000), st.integers(1, 10**7))
+def test_row_groups_are_small_in_bytes_and_in_share_of_the_rows(n_rows, row_bytes):
+    rows = choose_row_group(n_rows, row_bytes)
+    assert rows >= 1
+    assert rows == 1 or (rows * row_bytes <= ROW_GROUP_BYTES and rows * MIN_ROW_GROUPS <= n_rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_layout_covers_every_view_and_row_once(data):
+    scan = random_reader(
+        n_views=data.draw(st.integers(1, 40)), n_rows=data.draw(st.integers(1, 100)), n_cols=2, n_bins=1, fields=False
+    ).scan
+    layout = projection_layout(
+        scan, memory_bytes=data.draw(st.integers(1, 20_000)), file_bytes=data.draw(st.integers(1, 20_000))
+    )
+    for ranges, end in ((layout.view_blocks, scan.n_views), (layout.row_groups, scan.n_rows)):
+        assert ranges[0][0] == 0
+        assert ranges[-1][1] == end
+        assert all(a[1] == b[0] for a, b in pairwise(ranges))
+    files = layout.file_blocks
+    assert files[0][0] == 0
+    assert files[-1][1] == layout.n_view_blocks
+    assert all(end - start >= layout.blocks_per_file for start, end in files)
+    assert len({layout.file_name(0, blocks) for blocks in files}) == len(files)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_what_is_read_is_what_was_written(data):
+    n_rows = data.draw(st.integers(1, 70), label="rows")
+    reader = random_reader(
+        data.draw(st.integers(0, 9)),
+        n_views=data.draw(st.integers(1, 12), label="views"),
+        n_bins=data.draw(st.integers(1, 2), label="bins"),
+        n_rows=n_rows,
+        n_cols=data.draw(st.integers(1, 9), label="columns"),
+        pixel_type=data.draw(st.sampled_from(["uint8", "uint16", "uint32", "float32"])),
+    )
+    store = stored(
+        reader, memory_bytes=data.draw(st.integers(1, 5000)), file_bytes=data.draw(st.sampled_from([1, 2000, 10**9]))
+    )
+    scan = open_scan_chunks(store, "stone-1")
+    assert scan.scan == reader.scan
+    start = data.draw(st.integers(0, n_rows - 1), label="first row")
+    stop = data.draw(st.integers(start + 1, n_rows), label="end row")
+    for bin_index in range(reader.scan.n_bins):
+        for block, (first, end) in enumerate(scan.view_blocks):
+            expected = reader.frames[bin_index, first:end, start:stop]
+            rows = scan.read_rows(bin_index, block, start, stop)
+            assert rows.dtype == reader.frames.dtype
+            np.testing.assert_array_equal(rows, expected)
+            out = np.zeros_like(expected)
+            assert scan.read_rows(bin_index, block, start, stop, out=out) is out
+            np.testing.assert_array_equal(out, expected)
+            by_row = scan.read_rows_by_row(bin_index, block, start, stop)
+            np.testing.assert_array_equal(by_row, expected.transpose(1, 0, 2))
+        np.testing.assert_array_equal(scan.read_flats(bin_index, start, stop), reader.flats[bin_index, :, start:stop])
+        np.testing.assert_array_equal(scan.read_darks(bin_index), reader.darks[bin_index])
+    np.testing.assert_array_equal(scan.read_bad_pixels(start, stop), reader.bad_pixels[start:stop])
+    view = data.draw(st.integers(0, reader.scan.n_views - 1))
+    np.testing.assert_array_equal(scan.read_view(0, view), reader.frames[0, view])
+
+
+def test_a_scan_without_fields_gives_none():
+    scan = open_scan_chunks(stored(random_reader(fields=False)), "stone-1")
+    assert scan.read_flats(0) is None
+    assert scan.read_darks(0) is None
+    assert scan.read_bad_pixels() is None
+
+
+def test_the_files_are_plain_parquet_that_other_programs_read():
+    reader = random_reader(n_views=8, n_rows=64, n_cols=5, fields=False)
+    store = stored(reader, memory_bytes=64 * 5 * 2 * 2 * 2, file_bytes=1)
+    name = "scans/stone-1/projections-bin01-pos00-views00002-00003.parquet"
+    parquet = pq.ParquetFile(io.BytesIO(store.files[name]))
+    table = parquet.read()
+    assert table.column("detector_row").to_pylist() == list(range(64))
+    assert set(table.column("view_block").to_pylist()) == {1}
+    cell = np.frombuffer(table.column("pixels")[10].as_py(), dtype="<u2").reshape(2, 5)
+    np.testing.assert_array_equal(cell, reader.frames[1, 2:4, 10])
+    group = parquet.metadata.row_group(0)
+    assert group.num_rows == 64 // 32
+    pixels = group.column(5)
+    assert (pixels.path_in_schema, pixels.compression, pixels.is_stats_set) == ("pixels", "ZSTD", False)
+    assert not pixels.has_dictionary_page
+    assert json.loads(parquet.metadata.metadata[b"conepacs.chunks"])["dtype"] == "<u2"
+
+
+def test_the_same_pixels_give_the_same_bytes():
+    assert stored(random_reader(3)).files == stored(random_reader(3)).files
+
+
+def test_identity_depends_on_the_scan_and_its_pixels_not_on_the_layout():
+    big = open_scan_chunks(stored(random_reader()), "stone-1").manifest
+    small = open_scan_chunks(stored(random_reader(), memory_bytes=1, file_bytes=1), "stone-1").manifest
+    assert big.sha256 == small.sha256
+    assert big.files != small.files
+    other = ScanManifest(big.scan, PixelDigests(("1" * 64,)), big.layouts, big.files, big.group_bytes)
+    assert other.sha256 != big.sha256
+
+
+def test_ranged_reads_are_what_the_plan_was_told():
+    reader = random_reader(n_views=12, n_bins=2, n_rows=320, n_cols=16, fields=False)
+    store = stored(reader, memory_bytes=3 * 2 * 320 * 16 * 2, file_bytes=6 * 320 * 16 * 2)
+    scan = open_scan_chunks(store, "stone-1")
+    assert scan.n_view_blocks == 4
+    cost = scan.ranged_reads_for(95, 131)
+    assert cost.pixel_bytes == 2 * 12 * 50 * 16 * 2  # rows 90 to 140: whole row groups of 10
+    for bin_index in range(2):
+        for block in range(4):
+            scan.read_rows(bin_index, block, 95, 131)
+    footers = {path for path, _, _ in store.reads}
+    assert len(store.reads) - len(footers) == cost.n_reads
+    seen = set()
+    read_bytes = sum(
+        length for path, _, length in store.reads if path in seen or seen.add(path)
+    )  # without the footers, the first read of each file
+    # The keys of the first row group are skipped, so a little less than all of the groups.
+    assert 0.8 * cost.stored_bytes < read_bytes <= cost.stored_bytes
+    one = scan.ranged_reads_for(95, 131, bin_index=0)
+    assert one.n_reads * 2 == cost.n_reads
+    assert one.pixel_bytes * 2 == cost.pixel_bytes
+
+
+def test_large_bands_are_read_window_by_window(monkeypatch):
+    monkeypatch.setattr("ingest.chunk_reader.MAX_RANGED_READ_BYTES", 2000)
+    reader = random_reader(n_views=4, n_bins=1, n_rows=200, n_cols=16, fields=False)
+    store = stored(reader)
+    scan = open_scan_chunks(store, "stone-1")
+    np.testing.assert_array_equal(scan.read_rows(0, 0, 3, 197), reader.frames[0, :, 3:197])
+    np.testing.assert_array_equal(scan.read_rows_by_row(0, 0, 3, 197), reader.frames[0, :, 3:197].transpose(1, 0, 2))
+    cost = scan.ranged_reads_for(3, 197)
+    store.reads.clear()
+    scan.read_rows(0, 0, 3, 197)
+    assert len(store.reads) == cost.n_reads > 1
+
+
+def test_several_threads_may_read_at_once():
+    reader = random_reader(n_views=8, n_rows=64, fields=False)
+    scan = open_scan_chunks(stored(reader, memory_bytes=2000, file_bytes=1), "stone-1")
+    wrong = []
+
+    def read_all() -> None:
+        for block, (first, end) in enumerate(scan.view_blocks):
+            if not np.array_equal(scan.read_rows(1, block, 0, 64), reader.frames[1, first:end]):
+                wrong.append(block)
+
+    threads = [threading.Thread(target=read_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+NAME = "projections-bin01-pos00-views00000-00007.parquet"
+PATH = f"scans/stone-1/{NAME}"
+
+
+def test_a_flipped_byte_is_named_wherever_it_is():
+    reader = random_reader(n_rows=40, n_cols=3, fields=False)
+    store = stored(reader)
+    good = store.files[PATH]
+    named = 0
+    for position in range(0, len(good), 97):
+        store.files[PATH] = good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :]
+        scan = open_scan_chunks(store, "stone-1")
+        message, rows = "", None
+        try:
+            rows = scan.read_rows(1, 0, 0, 40)
+        except ChunkCorruptError as error:
+            message = str(error)
+        if rows is None:
+            named += 1
+            assert f"scan stone-1, bin 1, view block 0, file {NAME}" in message
+        else:  # a byte that matters to nobody, such as a key or a statistic
+            np.testing.assert_array_equal(rows, reader.frames[1])
+    assert named > 20
+
+
+def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
+    reader = random_reader(n_rows=40, n_cols=3, fields=False)
+    wrong = reader.frames[1, :, 17].tobytes()
+    crc32 = lambda cell: zlib.crc32(cell) ^ (bytes(cell) == wrong)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr("ingest.chunk_writer.zlib", SimpleNamespace(crc32=crc32))
+        store = stored(reader)
+    scan = open_scan_chunks(store, "stone-1")
+    with pytest.raises(ChunkCorruptError, match=f"bin 1, view block 0, file {NAME}: detector row 17 does not have"):
+        scan.read_rows(1, 0, 0, 40)
+    np.testing.assert_array_equal(scan.read_rows(1, 0, 18, 40), reader.frames[1, :, 18:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-20], "has .* B, expected at least"),
+        (lambda content: content[:-4] + b"XXXX", "does not end as a Parquet file"),
+        (lambda content: b"", "has 0 B"),
+        (lambda _: None, "is missing from fake://store"),
+    ],
+)
+def test_a_broken_or_missing_file_is_named(change, message):
+    store = stored(random_reader(fields=False))
+    content = change(store.files.pop(PATH))
+    if content is not None:
+        store.files[PATH] = content
+    with pytest.raises(ChunkCorruptError, match=f"scan stone-1, bin 1, view block 0, file {NAME}.*{message}"):
+        open_scan_chunks(store, "stone-1").read_rows(1, 0, 0, 1)
+
+
+def test_another_bins_file_is_refused():
+    store = stored(random_reader(fields=False))
+    other = store.files[PATH.replace("bin01", "bin00")]
+    store.files[PATH] = other + b""
+    size = len(other)
+    manifest = store.files["scans/stone-1/manifest.json"]
+    values = json.loads(manifest)
+    next(f for f in values["files"] if f["name"] == NAME)["bytes"] = size
+    store.files["scans/stone-1/manifest.json"] = json.dumps(values).encode()
+    with pytest.raises(ChunkCorruptError, match="the file has bin 0, the manifest 1"):
+        open_scan_chunks(store, "stone-1").read_rows(1, 0, 0, 1)
+
+
+def test_a_store_that_does_not_answer_is_not_called_corrupt():
+    store = stored(random_reader(fields=False))
+    scan = open_scan_chunks(store, "stone-1")
+
+    def refuse(path, offset, length):
+        raise StoreUnavailableError("connection refused")
+
+    store.read_range = refuse
+    with pytest.raises(StoreUnavailableError, match="connection refused"):
+        scan.read_rows(0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [((2, 0, 0, 1), "bin 2"), ((0, 9, 0, 1), "block 9"), ((0, 0, 3, 3), "rows 3:3"), ((0, 0, 0, 99), "rows 0:99")],
+)
+def test_indices_outside_of_the_scan_are_refused(arguments, asked):
+    scan = open_scan_chunks(stored(random_reader(fields=False)), "stone-1")
+    with pytest.raises(IngestError, match=f"asked for.*{asked}"):
+        scan.read_rows(*arguments)
+    with pytest.raises(IngestError, match="need an array"):
+        scan.read_rows(0, 0, 0, 2, out=np.zeros((1, 1, 1), dtype=np.uint16))
+    with pytest.raises(IngestError, match="scan stone-1 has 8 views, asked for view 8"):
+        scan.read_view(0, 8)
+
+
+def test_unknown_scans_name_their_neighbours():
+    store = FakeStore()
+    with pytest.raises(UnknownScanError, match="no scan 'stone-1' in fake://store, which holds no scan yet"):
+        open_scan_chunks(store, "stone-1")
+    store = stored(random_reader(fields=False))
+    store.files["scans/unfinished/projections.parquet"] = b""
+    assert list_scans(store) == ["stone-1"]
+    with pytest.raises(UnknownScanError, match="did you mean 'stone-1'"):
+        open_scan_chunks(store, "stone-2")
+    with pytest.raises(UnknownScanError, match="which holds stone-1"):
+        open_scan_chunks(store, "unfinished")
+    with pytest.raises(UnknownScanError, match="no scan"):
+        open_scan_chunks(store, "../../etc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["scan"].update(model="another"), "was altered"),
+        (lambda v: v.update(schema_version=99), "schema version 99, expected 1"),
+        (lambda v: v.pop("files"), "is not a scan's manifest"),
+        (lambda v: v["layouts"].pop("projection"), "does not describe the projections"),
+        (lambda v: v["layouts"]["projection"].update(n_rows=0), "is not a scan's manifest"),
+    ],
+)
+def test_an_altered_manifest_is_refused(change, message):
+    store = stored(random_reader(fields=False))
+    path = "scans/stone-1/manifest.json"
+    values = json.loads(store.files[path])
+    change(values)
+    store.files[path] = json.dumps(values).encode()
+    with pytest.raises(ChunkCorruptError, match=f"scans/stone-1/manifest.json.*{message}"):
+        open_scan_chunks(store, "stone-1")
+
+
+def test_the_writer_refuses_blocks_out_of_turn_and_of_other_sizes():
+    reader = random_reader(fields=False)
+    layout = projection_layout(reader.scan, memory_bytes=4 * 2 * 6 * 5 * 2)
+    frames = reader.frames[0]
+    writer = ChunkFileWriter(io.BytesIO(), scan_id="s", layout=layout, bin_index=0, blocks=(0, layout.n_view_blocks))
+    with pytest.raises(IngestError, match="expected view block 0"):
+        writer.write_block(1, frames[:2])
+    with pytest.raises(IngestError, match=r"must be \(2, 6, 5\) uint16, got \(2, 6, 5\) float64"):
+        writer.write_block(0, frames[:2].astype(float))
+    with pytest.raises(IngestError, match="lacks the view blocks"):
+        writer.close()
+    with writer:
+        pass
