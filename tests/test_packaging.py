@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import shutil
@@ -21,6 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("storage", "reconstruction", "ingest", "pacs", "spark_jobs", "viewer_api", "cli", "data_samples", "conf")
 #: Distributions that a workstation that only uploads must not be made to install.
 NOT_FOR_UPLOAD = {"pyspark", "pandas", "numba", "fastapi", "uvicorn", "pynetdicom", "pydicom", "matplotlib"}
+
+#: Brought by the user to match the machine's GPU; the back ends say so when they are missing.
+OPTIONAL_ACCELERATORS = {"cupy", "astra"}
 
 # Runs in a fresh interpreter: argv = modules to import | roots banned for all | roots banned for our own code.
 IMPORT_WITH_BANS = """
@@ -92,7 +96,7 @@ def package_files() -> list[str]:
 def test_upload_imports_no_spark_no_server_and_nothing_posix_only() -> None:
     modules = [*modules_below("storage"), *modules_below("ingest")]
     modules += [name for name in modules_below("cli") if name in {"cli.main", "cli.upload", "cli.inspect"}]
-    heavy = "pyspark,numba,llvmlite,fastapi,starlette,uvicorn,pynetdicom"
+    heavy = "pyspark,pandas,numba,llvmlite,fastapi,starlette,uvicorn,pynetdicom,pydicom,matplotlib,itk"
     run_python(IMPORT_WITH_BANS, ",".join(modules), heavy, "fcntl,resource,pwd,grp,termios")
 
 
@@ -141,6 +145,36 @@ def test_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
     assert not missing, f"not in the wheel: {missing}; see package-data in pyproject.toml"
     assert not [name for name in held if name.startswith(("tests/", "benchmarks/", "tools/", "docs/"))]
     assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+def runtime_imports(tree: ast.AST) -> set[str]:
+    """Roots of all imports, at any depth, save those for type checkers only."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+        found |= runtime_imports(node)
+    return found
+
+
+def test_every_third_party_import_is_declared() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in extras if name != "dev" for line in extras[name])]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = set()
+    for name in (name for name in package_files() if name.endswith(".py")):
+        for root in runtime_imports(ast.parse((REPOSITORY / name).read_text(encoding="utf-8"))):
+            if root in sys.stdlib_module_names or root in PACKAGES or root in OPTIONAL_ACCELERATORS:
+                continue
+            if not declared & {canonicalize_name(found) for found in distributions.get(root, [root])}:
+                undeclared.add(f"{name} imports {root}")
+    assert sorted(undeclared) == []
 
 
 def test_constraints_hold_names_and_versions_only() -> None:
