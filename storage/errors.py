@@ -5,9 +5,12 @@
 
     StorageError
     |-- StoreUrlError (ValueError)
+    |-- StorePathError (ValueError)
     |-- MissingFileError
     |-- FileExistsInStoreError
     |-- StoreUnavailableError
+    |   |-- StoreFullError
+    |   `-- StoreAccessError
     |-- PublishError
     |-- ChecksumError
     `-- DatabaseError
@@ -22,6 +25,10 @@ class StoreUrlError(StorageError, ValueError):
     """The URL of a store is malformed, or its scheme is unknown or lacks a package."""
 
 
+class StorePathError(StorageError, ValueError):
+    """A path within a store is absolute, climbs with ``..``, or has characters that some store refuses."""
+
+
 class MissingFileError(StorageError):
     """A file that was asked for is not in the store."""
 
@@ -32,6 +39,14 @@ class FileExistsInStoreError(StorageError):
 
 class StoreUnavailableError(StorageError):
     """The store does not answer, is full, or refuses the access."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """There is no space left; trying again does not help."""
+
+
+class StoreAccessError(StoreUnavailableError):
+    """The store refuses the access to this user; trying again does not help."""
 
 
 class PublishError(StorageError):

@@ -3,8 +3,30 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from storage.errors import StoreUrlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+#: Scheme of a URL -> (import path of the function that opens it, package that it needs).
+ADAPTERS = MappingProxyType(
+    {
+        "file": ("storage.local_store:open_local_store", "conepacs"),
+        "memory": ("storage.memory_store:open_memory_store", "fsspec"),
+        "hdfs": ("storage.hdfs_store:open_hdfs_store", "hdfs-native"),
+        "webhdfs": ("storage.webhdfs_store:open_webhdfs_store", "hdfs"),
+        "swebhdfs": ("storage.webhdfs_store:open_webhdfs_store", "hdfs"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +42,11 @@ class Store(Protocol):
     """A tree of files under one URL.  Paths are relative, with forward slashes, never with ``..``.
 
     `open_write` makes missing folders; when its handle is closed without an error the bytes are durable
-    (fsync on local disk).  `rename` is atomic; without ``overwrite`` it raises FileExistsInStoreError if
-    ``target`` exists.  A missing path raises MissingFileError; other failures StoreUnavailableError.
+    (fsync on local disk).  `rename` is atomic and makes the target's folder; without ``overwrite`` it raises
+    FileExistsInStoreError if ``target`` exists.  A missing path raises MissingFileError, a path that no store
+    would take StorePathError; other failures StoreUnavailableError (StoreFullError, StoreAccessError).  Several
+    threads may read through one store; a handle belongs to one thread.  A store is not pickled: a worker opens
+    its own by ``url``.
     """
 
     url: str
@@ -54,6 +79,37 @@ class Store(Protocol):
         """Delete a file or folder; a missing one is not an error."""
 
 
-def open_store(url: str) -> Store:
-    """Open the store at a URL (``file:``, ``memory:``, ``hdfs:``, ``webhdfs:``, or a plain path)."""
-    raise NotImplementedError(url)
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """Open the store at a URL (``file:``, ``memory:``, ``hdfs:``, ``webhdfs:``, ``swebhdfs:``) or a plain path.
+
+    Nothing is contacted or created yet.
+
+    Raises
+    ------
+    StoreUrlError
+        If the URL is malformed, its scheme unknown, or the package that the scheme needs is not installed.
+    """
+    text = os.fspath(url)
+    if not text:
+        raise StoreUrlError("the URL of a store is empty; expected e.g. file:///data, hdfs://host:port/path or a path")
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)  # one letter is a Windows drive
+    if match is None:
+        text = Path(text).absolute().as_uri()
+    scheme = match[1].lower() if match else "file"
+    if scheme not in ADAPTERS:
+        raise StoreUrlError(f"{text}: unknown scheme '{scheme}'; expected one of {', '.join(ADAPTERS)} or a plain path")
+    import_path, package = ADAPTERS[scheme]
+    module_name, function_name = import_path.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise StoreUrlError(f"{text}: a store of scheme '{scheme}' needs the package {package}, not found") from error
+    opener: Callable[[str], Store] = getattr(module, function_name)
+    return opener(text)
+
+
+def local_path(store: Store, path: str) -> Path | None:
+    """Path on this machine's disk, for callers that map or open a file directly; None if the store is remote."""
+    from storage.local_store import LocalStore
+
+    return store.local_path(path) if isinstance(store, LocalStore) else None

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.fetch_minicluster import cached_jar
+from tests.support.hdfs_daemons import HdfsDaemons
+from tests.support.peers import require_peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def hdfs_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HdfsDaemons]:
+    """The one HDFS of this test session (NameNode, two DataNodes); each test writes under a folder of its own."""
+    require_peer("pyspark", importlib.util.find_spec("pyspark") is not None, "install the extra conepacs[spark]")
+    require_peer("java", shutil.which("java") is not None, "install a JRE 17")
+    fetchable = cached_jar().exists() or shutil.which("mvn") is not None
+    require_peer("the HDFS daemons' jar", fetchable, "python -m tests.support.fetch_minicluster fetches it with Maven")
+    with HdfsDaemons(tmp_path_factory.mktemp("hdfs")) as daemons:
+        yield daemons
