@@ -62,17 +62,17 @@ class ElementWalker:
         self._is_explicit = is_explicit
         order = "<" if is_little_endian else ">"
         self._tag_and_length = struct.Struct(order + "HHI")
-        self._tag = struct.Struct(order + "HH")
         self._short = struct.Struct(order + "H")
         self._long = struct.Struct(order + "I")
         self._name = name
         self._limits = limits
         self._n_elements = 0
 
-    def top_level(self, start: int) -> Iterator[Element]:
+    def top_level(self, start: int, *, only_group: int | None = None) -> Iterator[Element]:
         """Yield the elements of the data set itself by rising tag; what is within sequences is passed over.
 
-        The last one is the first that holds pixels, if there is any: nothing behind it is read.
+        The last one is the first that holds pixels, if there is any: nothing behind it is read.  With `only_group`
+        it is the last of that group, whatever the encoding of what follows.
 
         Raises
         ------
@@ -81,6 +81,8 @@ class ElementWalker:
         """
         offset, last_tag = start, -1
         while offset < len(self._buffer):
+            if only_group is not None and self._buffer[offset : offset + 2] != self._short.pack(only_group):
+                return
             element = self._header(offset, is_explicit=self._is_explicit)
             if element.tag <= last_tag:
                 raise self._broken(f"element {_tag_text(element.tag)} stands after {_tag_text(last_tag)}", offset)

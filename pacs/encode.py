@@ -260,7 +260,8 @@ def _add_series(ds: Dataset, spec: SeriesSpec) -> None:
     ds.SeriesDescription = series_description(spec)
     ds.SeriesDate, ds.SeriesTime = spec.content_date, spec.content_time
     ds.BodyPartExamined = spec.study.body_part
-    if spec.study.body_part in PAIRED_BODY_PARTS:
+    # Of a patient whose body part is not known it is not known either whether it is a paired one.
+    if spec.study.body_part in PAIRED_BODY_PARTS or not (spec.study.body_part or spec.study.is_specimen):
         ds.Laterality = spec.study.laterality
     ds.PatientPosition = patient_position(spec)
     ds.FrameOfReferenceUID = frame_of_reference_uid(spec.key.scan_sha256)

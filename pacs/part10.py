@@ -13,10 +13,10 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from pacs.attributes import ALL_KEYWORDS
+from pacs.character_sets import DEFAULT_CODEC, codecs_of, decode_text
 from pacs.elements import PIXEL_TAGS, UNDEFINED, Element, ElementWalker, WalkLimits
 from pacs.errors import ConformanceError
 from pacs.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, require_uid
@@ -126,10 +126,7 @@ def read_file_meta(part10_bytes: bytes | memoryview, *, name: str = "the file") 
         raise ConformanceError(f"{name} is not a DICOM file: it has no 'DICM' at byte 128 ({len(view)} bytes)")
     walker = ElementWalker(view, is_explicit=True, is_little_endian=True, name=name, limits=WalkLimits(elements=64))
     offset, values = len(_PREAMBLE), {}
-    for element in walker.top_level(offset):
-        if element.tag >> 16 != 2:
-            offset = element.offset
-            break
+    for element in walker.top_level(offset, only_group=2):
         offset = element.value_offset + element.length
         values[element.tag] = bytes(view[element.value_offset : offset])
     texts = {tag: value.rstrip(b"\0 ").decode("ascii", "replace") for tag, value in values.items()}
@@ -176,14 +173,14 @@ def _describe(view: memoryview, start: int, transfer_syntax: str, name: str, lim
     )
     pixel_offset = -1
     attributes: dict[str, str] = {}
-    encodings: list[str] = ["iso8859"]
+    codecs: tuple[str, ...] = (DEFAULT_CODEC,)
     for element in walker.top_level(begin):
         if element.tag in PIXEL_TAGS:
             pixel_offset = element.value_offset
         elif element.tag == _CHARACTER_SET:
-            encodings = _encodings(_value(encoded, element, name))
+            codecs = codecs_of(_value(encoded, element, name))
         elif (keyword := _KEYWORD_OF.get(element.tag)) is not None:
-            text = _text(_value(encoded, element, name), _VR_OF[keyword], encodings, is_little_endian=is_little_endian)
+            text = _text(_value(encoded, element, name), _VR_OF[keyword], codecs, is_little_endian=is_little_endian)
             if text:
                 attributes[keyword] = text
     uids = {
@@ -230,16 +227,7 @@ def _value(encoded: memoryview, element: Element, name: str) -> bytes:
     return bytes(encoded[element.value_offset : end])
 
 
-def _encodings(value: bytes) -> list[str]:
-    """Python codecs of Specific Character Set; unknown terms fall back to the default repertoire."""
-    terms = [term.strip() for term in value.decode("ascii", "replace").split("\\")]
-    try:
-        return convert_encodings([term for term in terms if term] or ["ISO_IR 6"])
-    except LookupError:
-        return ["iso8859"]
-
-
-def _text(value: bytes, vr: str, encodings: list[str], *, is_little_endian: bool) -> str:
+def _text(value: bytes, vr: str, codecs: tuple[str, ...], *, is_little_endian: bool) -> str:
     """Value as text: numbers in decimal, multi-values joined by a backslash, padding removed."""
     if vr in _NUMBERS:
         code = ("<" if is_little_endian else ">") + _NUMBERS[vr]
@@ -248,21 +236,10 @@ def _text(value: bytes, vr: str, encodings: list[str], *, is_little_endian: bool
     if vr not in _CHARSET_VRS:
         text = value.decode("ascii", "replace")
     else:
-        text = _decoded(value, encodings, is_name=vr == "PN")
+        text = decode_text(value, codecs, is_name=vr == "PN")
     if vr in _SINGLE_VRS:
         return text.rstrip(" \0")
     return "\\".join(part.strip(" \0") for part in text.split("\\")).rstrip("\\")
-
-
-def _decoded(value: bytes, encodings: list[str], *, is_name: bool) -> str:
-    """Text in the data set's character sets; what cannot be decoded becomes a replacement character."""
-    if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii")
-    delimiters = {0x0D, 0x0A, 0x09, 0x0C, 0x5C} | ({0x5E, 0x3D} if is_name else set())
-    try:
-        return decode_bytes(value, encodings, delimiters)
-    except (UnicodeError, LookupError):
-        return value.decode("ascii", "replace")
 
 
 _TAG_OF = {keyword: int(tag) for keyword in ALL_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
