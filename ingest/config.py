@@ -39,7 +39,7 @@ Cols = Literal["left-to-right", "right-to-left"]
 Turn = Literal["counter-clockwise", "clockwise"]
 
 #: Keys of ``[scan]`` that `SourceOptions.settings` may give or override.
-SCAN_SETTINGS: dict[str, Any] = {"white_level": float, "repeat_views": int, "bin_pixels": int}
+SCAN_SETTINGS: dict[str, Any] = {"white_level": float, "n_views": int, "repeat_views": int, "bin_pixels": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class ScanSection:
     acquired: str = ""
     content: Content | None = None
     white_level: float | None = None
+    n_views: int | None = None
     repeat_views: int | None = None
     bin_pixels: int | None = None
     manufacturer: str = ""
@@ -204,30 +205,23 @@ def load_description(
     ScanDescriptionError
         If the description is malformed or a setting is unknown.
     """
-    path = options.description or find_description(source)
-    description = ScanDescription() if path is None else read_description(path)
-    given = dict(options.settings)
-    overrides = {
-        key: convert(given.pop(key), hint, f"setting {key}") for key, hint in SCAN_SETTINGS.items() if key in given
-    }
-    if options.scan_id is not None:
-        overrides["id"] = options.scan_id
+    description = _describe(source, options)
+    given = {key: value for key, value in options.settings.items() if key not in SCAN_SETTINGS}
     settings = {**description.settings, **given}
-    where = f"{source}: the settings" if path is None else f"{path}: [settings]"
+    where = f"{source}: the settings" if description.path is None else f"{description.path}: [settings]"
     refuse_unknown_keys(settings, known_settings, where)
-    scan = replace(description.scan, **overrides)
-    for name in ("repeat_views", "bin_pixels"):
-        value = getattr(scan, name)
-        if value is not None and value < 1:
-            raise ScanDescriptionError(f"{description.name}: {name} must be at least 1, got {value}")
     section = description.geometry
     return replace(
         description,
-        scan=scan,
         settings=settings,
         rows=(section and section.rows) or rows,
         cols=(section and section.cols) or cols,
     )
+
+
+def describe_intake(source: Path, options: SourceOptions) -> ScanSection:
+    """Return ``[scan]`` of the description that goes with a source, the user's options laid over it."""
+    return _describe(source, options).scan
 
 
 def build_geometry(
@@ -374,6 +368,25 @@ def _geometry_from_poses(
         return ConeBeamGeometry(poses, n_rows, n_cols)
     except GeometryError as error:
         raise ScanDescriptionError(f"{path}: {error}") from error
+
+
+def _describe(source: Path, options: SourceOptions) -> ScanDescription:
+    """The description with the scan id and the settings of ``[scan]`` that the user gave laid over it."""
+    path = options.description or find_description(source)
+    description = ScanDescription() if path is None else read_description(path)
+    overrides: dict[str, Any] = {
+        key: convert(options.settings[key], hint, f"setting {key}")
+        for key, hint in SCAN_SETTINGS.items()
+        if key in options.settings
+    }
+    if options.scan_id is not None:
+        overrides["id"] = options.scan_id
+    scan = replace(description.scan, **overrides)
+    for name in ("n_views", "repeat_views", "bin_pixels"):
+        value = getattr(scan, name)
+        if value is not None and value < 1:
+            raise ScanDescriptionError(f"{description.name}: {name} must be at least 1, got {value}")
+    return replace(description, scan=scan)
 
 
 def _read_geometry(table: object, path: Path) -> GeometrySection | None:

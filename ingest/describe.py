@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from ingest.config import ScanDescription, build_geometry
@@ -27,11 +27,13 @@ def describe_scan(
     n_cols: int,
     n_bins: int = 1,
     bins: tuple[EnergyBin, ...] = (),
+    left_out: tuple[int, ...] = (),
     content: Content = "counts",
     white_level: float | None = None,
     geometry: ConeBeamGeometry | ParallelBeam | None = None,
     flats: FieldFrames | None = None,
     darks: FieldFrames | None = None,
+    name: str = "",
     acquired: str = "",
     manufacturer: str = "",
     model: str = "",
@@ -44,6 +46,8 @@ def describe_scan(
     Parameters
     ----------
     n_bins : energy bins in the frames; `bins` names them if the files do.
+    name : what the files call the scan; the source's own name if they do not.
+    left_out : positions of views that do not exist in the series that the description's angles are for.
     geometry : what the files say; a ``[geometry]`` with a kind replaces it, and a note says so.
 
     Raises
@@ -56,11 +60,11 @@ def describe_scan(
     if section is not None and section.kind is not None:
         if geometry is not None:
             notes = (*notes, f"The geometry is that of {description.name}, not of the {source_format} files.")
-        geometry = build_geometry(description, n_views, n_rows, n_cols)
+        geometry = _leave_out(build_geometry(description, n_views + len(left_out), n_rows, n_cols), left_out)
     content = said.content or content
     level = said.white_level if said.white_level is not None else white_level
     return Scan(
-        scan_id=said.id or default_scan_id(source),
+        scan_id=said.id or clean_scan_id(name) or default_scan_id(source),
         source_format=source_format,
         content=content,
         bins=_choose_bins(description, bins, n_bins),
@@ -87,9 +91,24 @@ def describe_scan(
 def default_scan_id(source: Path) -> str:
     """Return a scan id made of the source's name: what an id cannot hold becomes ``-``."""
     path = source.absolute()
-    name = path.name if path.is_dir() else path.stem
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:64]
-    return cleaned or "scan"
+    return clean_scan_id(path.name if path.is_dir() else path.stem) or "scan"
+
+
+def clean_scan_id(name: str) -> str:
+    """Return a name as a scan id: what an id cannot hold becomes ``-``; "" if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:64]
+
+
+def _leave_out(
+    geometry: ConeBeamGeometry | ParallelBeam | None, left_out: tuple[int, ...]
+) -> ConeBeamGeometry | ParallelBeam | None:
+    """The geometry of the views that exist."""
+    if isinstance(geometry, ConeBeamGeometry):
+        return geometry.select([i for i in range(geometry.n_views) if i not in left_out]) if left_out else geometry
+    if geometry is not None:
+        kept = tuple(angle for i, angle in enumerate(geometry.angles_rad) if i not in left_out)
+        return replace(geometry, angles_rad=kept)
+    return None
 
 
 def _choose_bins(description: ScanDescription, bins: tuple[EnergyBin, ...], n_bins: int) -> tuple[EnergyBin, ...]:

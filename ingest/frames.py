@@ -11,6 +11,8 @@ from ingest.errors import FrameFormatError
 from ingest.scan import Content, PixelType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from ingest.config import Cols, Rows
@@ -44,6 +46,12 @@ def stored_pixel_type(dtype: np.dtype[Any], source: object) -> PixelType:
     if name not in _NARROWED:
         raise FrameFormatError(f"{source}: frames of type {name} are not read, expected integer or floating counts")
     return _NARROWED[name]
+
+
+def common_pixel_type(pixel_types: Iterable[PixelType]) -> PixelType:
+    """Return the type that holds the frames of all the given ones: views, flat and dark frames share one."""
+    order = get_args(PixelType)
+    return cast("PixelType", order[max(order.index(pixel_type) for pixel_type in pixel_types)])
 
 
 def convert_frames(

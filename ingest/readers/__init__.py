@@ -15,7 +15,9 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ingest.errors import FrameFormatError
+from ingest.config import describe_intake
+from ingest.errors import FrameFormatError, ScanDescriptionError
+from ingest.readers.binned import BinnedReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +98,31 @@ def detect(source: Path) -> str:
 
 
 def open_source(source: Path, *, source_format: str | None = None, options: SourceOptions | None = None) -> ScanReader:
-    """Open a source with the named reader, or with the one that recognises it."""
-    module = load_reader(source_format or detect(source))
-    return cast("ScanReader", module.open_source(source, options or SourceOptions()))
+    """Open a source with the named reader, with the one its description names, or with one that recognises it.
+
+    Raises
+    ------
+    FrameFormatError
+        If the source does not exist, is not recognised, or its files are not what they should be.
+    ScanDescriptionError
+        If the description is malformed or contradicts the files.
+    IncompleteScanError
+        If views, flat or dark frames are missing.
+    """
+    if not source.exists():
+        raise FrameFormatError(f"{source} does not exist")
+    options = options or SourceOptions()
+    said = describe_intake(source, options)
+    name = source_format or said.format or detect(source)
+    reader = cast("ScanReader", load_reader(name).open_source(source, options))
+    try:
+        if said.repeat_views is not None and reader.scan.n_views != said.repeat_views:
+            raise ScanDescriptionError(
+                f"{source}: repeat_views {said.repeat_views} needs a source with one view, "
+                f"but the {name} reader finds {reader.scan.n_views}"
+            )
+        bin_pixels = said.bin_pixels or 1
+        return BinnedReader.wrap(reader, bin_pixels) if bin_pixels > 1 else reader
+    except ScanDescriptionError:
+        reader.close()
+        raise

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings
+
 from ingest.errors import ScanDescriptionError
 from ingest.manifest import (
     canonical_json,
@@ -14,7 +15,6 @@ from ingest.manifest import (
     scan_to_json,
 )
 from ingest.scan import EnergyBin, Exposure
-
 from tests.support.scans import make_geometry, make_scan, scans
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
+
 from ingest.errors import ScanDescriptionError
 from ingest.scan import EnergyBin, Exposure, FieldFrames, Order, ParallelBeam, Subject, check_scan_id
-
 from tests.support.scans import make_geometry, make_scan
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
 from ingest.scan import EnergyBin, Exposure, FieldFrames, Order, ParallelBeam, Scan, Subject
 from reconstruction.geometry import ConeBeamGeometry
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages of one TIFF file, read one by one, the file's structure checked before anything is decoded."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from ingest.errors import FrameFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_BYTE_ORDERS = {b"II": "<", b"MM": ">"}
+_CLASSIC, _BIG = 42, 43
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF or BigTIFF does; never raises."""
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError:
+        return False
+    order = _BYTE_ORDERS.get(magic[:2])
+    return order is not None and len(magic) == 4 and struct.unpack(order + "H", magic[2:])[0] in (_CLASSIC, _BIG)
+
+
+class TiffPages:
+    """An opened TIFF: single page or stack, classic or BigTIFF, any byte order, any lossless compression.
+
+    Attributes
+    ----------
+    n_frames : int
+    shape : (rows, columns)
+    dtype : as stored.
+
+    Raises
+    ------
+    FrameFormatError
+        If the file is no TIFF, truncated, or not of grey pictures of one size and type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._contiguous: NDArray[Any] | None = None
+        n_directories = _walk_directories(path)
+        try:
+            self._tiff = tifffile.TiffFile(path)
+        except (tifffile.TiffFileError, ValueError, KeyError, struct.error) as error:
+            raise FrameFormatError(f"{path} is not a readable TIFF: {error}") from error
+        try:
+            self._check(n_directories)
+        except BaseException:
+            self._tiff.close()
+            raise
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Return one page (row, col) as stored.
+
+        Raises
+        ------
+        FrameFormatError
+            If it cannot be decoded.
+        """
+        if self._contiguous is not None:
+            return np.array(self._contiguous[index])
+        try:
+            page = np.asarray(self._tiff.pages[index].asarray())
+        except (tifffile.TiffFileError, ValueError, RuntimeError, struct.error, OSError) as error:
+            raise FrameFormatError(f"{self.path}: page {index} cannot be decoded: {error}") from error
+        return page
+
+    def close(self) -> None:
+        """Close the file."""
+        self._contiguous = None
+        self._tiff.close()
+
+    def _check(self, n_directories: int) -> None:
+        """Refuse what is not a stack of equal grey pages, wholly in the file."""
+        tiff, path = self._tiff, self.path
+        first = tiff.pages.first
+        if len(first.shape) != 2:
+            raise FrameFormatError(f"{path}: page 0 has the shape {first.shape}, expected one grey value a pixel")
+        if first.dtype is None or np.dtype(first.dtype).kind not in "iuf":
+            raise FrameFormatError(f"{path}: page 0 has {first.bitspersample} bits a pixel, which is not read")
+        self.shape: tuple[int, int] = (int(first.shape[0]), int(first.shape[1]))
+        self.dtype: np.dtype[Any] = np.dtype(tiff.byteorder + first.dtype.str[1:])
+        self.n_frames = n_directories
+        if n_directories == 1 and len(tiff.series) == 1 and len(tiff.series[0].shape) == 3:
+            # ImageJ leaves out the directories of all pages but the first.
+            self._open_contiguous(tiff.series[0])
+            return
+        if len(tiff.pages) != n_directories:
+            raise FrameFormatError(
+                f"{path} is malformed: {n_directories} pages, of which {len(tiff.pages)} are readable"
+            )
+        size = path.stat().st_size
+        for index in range(n_directories):
+            page = tiff.pages[index]
+            if page.shape != first.shape or page.dtype != first.dtype:
+                raise FrameFormatError(
+                    f"{path}: page {index} is {page.shape} {page.dtype}, expected {first.shape} {first.dtype} as page 0"
+                )
+            for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=True):
+                if offset + n_bytes > size:
+                    raise _truncated(path, f"page {index}", offset, n_bytes, size)
+
+    def _open_contiguous(self, series: tifffile.TiffPageSeries) -> None:
+        """Map an uncompressed stack that has one directory only."""
+        if series.dataoffset is None:
+            raise FrameFormatError(f"{self.path}: a stack of {series.shape} with one directory must be uncompressed")
+        n_bytes = int(np.prod(series.shape)) * self.dtype.itemsize
+        size = self.path.stat().st_size
+        if series.dataoffset + n_bytes > size:
+            raise _truncated(self.path, "the stack", series.dataoffset, n_bytes, size)
+        self.n_frames = int(series.shape[0])
+        self._contiguous = np.memmap(self.path, self.dtype, "r", series.dataoffset, series.shape)
+
+
+def _walk_directories(path: Path) -> int:
+    """Count the image file directories; refuse the file if one of them does not lie in it wholly."""
+    try:
+        with path.open("rb") as stream:
+            return _count_directories(path, stream, path.stat().st_size)
+    except OSError as error:
+        raise FrameFormatError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _count_directories(path: Path, stream: Any, size: int) -> int:
+    """Follow the chain of directories (TIFF 6.0 section 2; BigTIFF)."""
+    header = stream.read(16)
+    order = _BYTE_ORDERS.get(header[:2])
+    if order is None or len(header) < 8:
+        raise FrameFormatError(f"{path} is not a TIFF: it begins with {header[:4].hex(' ') or 'nothing'}")
+    version = struct.unpack(order + "H", header[2:4])[0]
+    if version not in (_CLASSIC, _BIG) or (version == _BIG and len(header) < 16):
+        raise FrameFormatError(f"{path} is not a TIFF: its version is {version}, expected {_CLASSIC} or {_BIG}")
+    pointer, count, entry_bytes = ("Q", "Q", 20) if version == _BIG else ("I", "H", 12)
+    offset = struct.unpack(order + pointer, header[8:16] if version == _BIG else header[4:8])[0]
+    seen: set[int] = set()
+    while offset:
+        if offset in seen:
+            raise FrameFormatError(f"{path} is malformed: its pages run in a circle at byte {offset}")
+        seen.add(offset)
+        count_bytes = struct.calcsize(count)
+        if offset + count_bytes > size:
+            raise _truncated(path, f"the directory of page {len(seen) - 1}", offset, count_bytes, size)
+        stream.seek(offset)
+        entries = struct.unpack(order + count, stream.read(count_bytes))[0]
+        rest = entries * entry_bytes + struct.calcsize(pointer)
+        if offset + count_bytes + rest > size:
+            raise _truncated(path, f"the directory of page {len(seen) - 1}", offset, count_bytes + rest, size)
+        stream.seek(offset + count_bytes + entries * entry_bytes)
+        offset = struct.unpack(order + pointer, stream.read(struct.calcsize(pointer)))[0]
+    if not seen:
+        raise FrameFormatError(f"{path} is a TIFF without pages")
+    return len(seen)
+
+
+def _truncated(path: Path, what: str, offset: int, n_bytes: int, size: int) -> FrameFormatError:
+    """An error that says where the file should go on."""
+    return FrameFormatError(
+        f"{path} is truncated: {what} lies at bytes {offset} to {offset + n_bytes}, but the file has {size}"
+    )
