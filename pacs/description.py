@@ -45,6 +45,8 @@ def require_text(value: str, vr: str, *, what: str) -> None:
     """
     if "\\" in value or any(ord(character) < 32 for character in value):
         raise EncodingError(f"{what} must not have a backslash or control characters, got {value!r}")
+    if vr in ("DA", "TM") and not value.replace(".", "").isdigit() and value:
+        raise EncodingError(f"{what} must be one date or time of digits, got {value!r}")
     try:
         validate_value(vr, value, pydicom_config.RAISE)
     except ValueError as error:
@@ -90,6 +92,10 @@ class StudyContext:
             require_uid(self.study_uid, what=f"study_uid of scan '{self.scan_id}'")
         for name, vr in _STUDY_TEXTS.items():
             require_text(getattr(self, name), vr, what=f"{name} of scan '{self.scan_id}'")
+        for name, terms in {"sex": ("", "M", "F", "O"), "laterality": ("", "L", "R")}.items():
+            if getattr(self, name) not in terms:
+                got = getattr(self, name)
+                raise EncodingError(f"scan '{self.scan_id}': {name} must be one of {', '.join(terms)}, got '{got}'")
         if self.laterality and self.body_part not in PAIRED_BODY_PARTS:
             raise EncodingError(
                 f"scan '{self.scan_id}': laterality {self.laterality} needs a paired body part, not '{self.body_part}'"

@@ -10,8 +10,6 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydicom.uid import UID
-
 from pacs.elements import PIXEL_DATA, UNDEFINED, Element, ElementWalker, WalkLimits
 from pacs.errors import PackError
 
@@ -59,7 +57,8 @@ def frame_table(part10_bytes: bytes, header: InstanceHeader) -> FrameTable:
             f"{len(part10_bytes)} bytes"
         )
     n_frames = max(_number(header.attributes, "NumberOfFrames", 1), 1)
-    if UID(header.transfer_syntax_uid).is_encapsulated:
+    # The four bytes before the value are its length in every transfer syntax.
+    if part10_bytes[header.pixel_offset - 4 : header.pixel_offset] == b"\xff" * 4:
         return _encapsulated(part10_bytes, header, n_frames)
     return _native(part10_bytes, header, n_frames)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")
+#: Syntaxes that deflate the data set itself (PS3.5 A.5, A.7, A.8); the JPIP ones have no pixels in it.
+_DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _CHARACTER_SET = 0x00080005
 _MAX_VALUE_BYTES = 65_536
@@ -177,6 +178,8 @@ def _describe(view: memoryview, start: int, transfer_syntax: str, name: str, lim
     for element in walker.top_level(begin):
         if element.tag in PIXEL_TAGS:
             pixel_offset = element.value_offset
+            if element.length == UNDEFINED:
+                walker.fragments(element)
         elif element.tag == _CHARACTER_SET:
             codecs = codecs_of(_value(encoded, element, name))
         elif (keyword := _KEYWORD_OF.get(element.tag)) is not None:
