@@ -23,6 +23,8 @@ from pacs.pack import PackWriter, read_entry, read_frame_tables, read_pack_manif
 from pacs.part10 import describe_instance
 from pacs.zip_stream import ZipStreamWriter, read_directory_tail
 from storage.errors import ChecksumError
+from storage.filesystem import open_store
+from storage.publish import publish
 from tests.support.fake_store import FakeStore
 from tests.support.peers import require_program
 from tests.support.series import series_spec
@@ -120,6 +122,28 @@ def test_records_of_a_manifest_read_back_are_the_same(slices):
     content, manifest = _pack(slices)
     again = read_pack_manifest(_store(content), "packs/a.zip")
     assert records_of(again, "p") == records_of(manifest, "p")
+
+
+def test_a_published_pack_is_there_whole_or_not_at_all(slices, tmp_path):
+    store = open_store(tmp_path)
+
+    def produce(handle):
+        writer = PackWriter(handle, source="run r1")
+        for encoded in slices:
+            writer.add(encoded.part10_bytes, encoded.header)
+        return writer.finish()
+
+    def fail(handle):
+        PackWriter(handle, source="run r1").add(slices[0].part10_bytes, slices[0].header)
+        raise PackError("stopped")
+
+    with pytest.raises(PackError, match="stopped"):
+        publish(store, "packs/b.zip", fail, kind="write_once")
+    assert not store.exists("packs/b.zip")
+    manifest = publish(store, "packs/b.zip", produce, kind="write_once")
+    assert read_pack_manifest(store, "packs/b.zip") == manifest
+    for encoded, record in zip(slices, records_of(manifest, "packs/b.zip"), strict=True):
+        assert read_entry(store, record.location) == encoded.part10_bytes
 
 
 def test_changed_bytes_are_noticed(slices):
