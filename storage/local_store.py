@@ -145,7 +145,7 @@ def open_local_store(url: str) -> LocalStore:
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
         raise StoreUrlError(f"{url}: expected file:///path on this machine")
     root = Path(urllib.request.url2pathname(parts.path))
-    return LocalStore(url.rstrip("/"), root)
+    return LocalStore(url if parts.path == "/" else url.rstrip("/"), root)
 
 
 class _DurableFile(io.FileIO):

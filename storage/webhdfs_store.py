@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -175,7 +176,7 @@ class _UploadSink(io.RawIOBase):
                 with self._connection.getresponse() as answer:
                     content = answer.read()
                 if answer.status not in (http.HTTPStatus.CREATED, http.HTTPStatus.OK):
-                    raise hadoop_error(self._name, content.decode("utf-8", "replace") or answer.reason)
+                    raise hadoop_error(self._name, _reason(content) or answer.reason)
         finally:
             self._connection.close()
             super().close()
@@ -213,6 +214,16 @@ def open_webhdfs_store(url: str) -> WebHdfsStore:
 def _file_info(path: str, status: dict[str, Any]) -> FileInfo:
     is_folder = status["type"] == "DIRECTORY"
     return FileInfo(path, 0 if is_folder else int(status["length"]), is_folder)
+
+
+def _reason(content: bytes) -> str:
+    """What the body of a refusal says, its Java exception named in a second line."""
+    text = content.decode("utf-8", "replace")
+    try:
+        report = json.loads(text)["RemoteException"]
+        return f"{report['message']}\n{report['exception']}"
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class HdfsDaemons:
     ) -> None:
         self.stop()
 
-    def start(self, timeout_s: float = 90.0) -> None:
+    def start(self, timeout_s: float = 120.0) -> None:
         """Format the NameNode's folder, start all and wait until every DataNode takes part."""
         self._write_configuration()
         with (self.folder / "format.log").open("wb") as log:
