@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-energy CT Image attributes of calibrated energy bins, and the Real World Value Mapping of every series.
 
-PS3.3 C.8.2.2 (Multi-energy CT Image), C.8.15.3.x (its CT macros), C.7.6.16.2.11 (Real World Value Mapping).
+PS3.3 C.8.2.2 (Multi-energy CT Image), C.8.15.3 (its CT macros), C.7.6.16.2.11 (Real World Value Mapping).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pacs import provenance
 from pacs.description import EnergyBinLabel
-from pacs.encode import series_description, static_dataset
+from pacs.image_header import series_description, static_dataset
 from pacs.patient_axes import AXES
 from tests.support.series import series_spec
 

@@ -17,8 +17,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from pacs import provenance
 from pacs.decimal_strings import ds_text, rescale_for_range
-from pacs.encode import SeriesEncoder, series_description, static_dataset
+from pacs.encode import SeriesEncoder
 from pacs.errors import EncodingError
+from pacs.image_header import series_description, static_dataset
 from pacs.part10 import describe_instance
 from pacs.patient_axes import AXES, axes_of
 from pacs.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, RunKey, derive_uid
