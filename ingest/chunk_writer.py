@@ -18,8 +18,6 @@ import pyarrow.parquet as pq
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from ingest.chunk_layout import ChunkLayout
@@ -97,13 +95,9 @@ class ChunkFileWriter:
         metadata = chunk_metadata(scan_id, layout, bin_index, blocks)
         self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
-    def __enter__(self) -> ChunkFileWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
+    def abandon(self) -> None:
+        """Give an unfinished file up: write nothing more to the handle."""
+        self._writer.is_open = False
 
     def write_block(self, block_index: int, frames: NDArray[Any]) -> None:
         """Append one view block.
@@ -136,6 +130,7 @@ class ChunkFileWriter:
     def close(self) -> list[int]:
         """Finish the file; return the stored bytes of each row group of a block, summed over the blocks."""
         if self._next_block != self._blocks[1]:
+            self.abandon()
             raise IngestError(f"the file lacks the view blocks {self._next_block} to {self._blocks[1] - 1}")
         self._writer.close()
         metadata = self._metadata[0]

@@ -74,7 +74,7 @@ def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000) -> FakeStore:
     return store
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(1, 1000),
     st.integers(1, 8),
@@ -126,7 +126,7 @@ def test_row_groups_are_small_in_bytes_and_in_share_of_the_rows(n_rows, row_byte
     assert rows == 1 or (rows * row_bytes <= ROW_GROUP_BYTES and rows * MIN_ROW_GROUPS <= n_rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_layout_covers_every_view_and_row_once(data):
     scan = random_reader(
@@ -146,13 +146,13 @@ def test_layout_covers_every_view_and_row_once(data):
     assert len({layout.file_name(0, blocks) for blocks in files}) == len(files)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_what_is_read_is_what_was_written(data):
-    n_rows = data.draw(st.integers(1, 70), label="rows")
+    n_rows = data.draw(st.sampled_from([1, 2, 7, 33, 70]), label="rows")
     reader = random_reader(
         data.draw(st.integers(0, 9)),
-        n_views=data.draw(st.integers(1, 12), label="views"),
+        n_views=data.draw(st.integers(1, 8), label="views"),
         n_bins=data.draw(st.integers(1, 2), label="bins"),
         n_rows=n_rows,
         n_cols=data.draw(st.integers(1, 9), label="columns"),
@@ -284,7 +284,7 @@ def test_a_flipped_byte_is_named_wherever_it_is():
     store = stored(reader)
     good = store.files[PATH]
     named = 0
-    for position in range(0, len(good), 97):
+    for position in range(0, len(good), 211):
         store.files[PATH] = good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :]
         scan = open_scan_chunks(store, "stone-1")
         message, rows = "", None
@@ -297,7 +297,7 @@ def test_a_flipped_byte_is_named_wherever_it_is():
             assert f"scan stone-1, bin 1, view block 0, file {NAME}" in message
         else:  # a byte that matters to nobody, such as a key or a statistic
             np.testing.assert_array_equal(rows, reader.frames[1])
-    assert named > 20
+    assert named > 10
 
 
 def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
@@ -416,5 +416,3 @@ def test_the_writer_refuses_blocks_out_of_turn_and_of_other_sizes():
         writer.write_block(0, frames[:2].astype(float))
     with pytest.raises(IngestError, match="lacks the view blocks"):
         writer.close()
-    with writer:
-        pass

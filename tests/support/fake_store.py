@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from storage.errors import FileExistsInStoreError, MissingFileError, StoreUnavailableError
+from storage.errors import FileExistsInStoreError, MissingFileError, StoreFullError, StoreUnavailableError
 from storage.filesystem import FileInfo
 
 
@@ -22,7 +22,7 @@ class _Writer(io.BytesIO):
     def write(self, content) -> int:
         size = sum(map(len, self.store.files.values())) + self.tell() + len(content)
         if self.store.capacity is not None and size > self.store.capacity:
-            raise StoreUnavailableError(f"the store is full: {self.store.capacity} B")
+            raise StoreFullError(f"the store is full: {self.store.capacity} B")
         return super().write(content)
 
     def close(self) -> None:

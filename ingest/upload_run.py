@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of an upload: reads view blocks, compares them with what was uploaded before, publishes files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ingest.chunk_layout import KINDS, frames_layout, projection_layout
+from ingest.chunk_manifest import PixelDigests, ScanManifest, manifest_path
+from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
+from ingest.frame_statistics import BinStatistics, add_statistics
+from ingest.frames import check_frames
+from ingest.spool import FileGroup
+from ingest.upload_report import UploadProgress, UploadReport, statistics_notes
+from ingest.upload_state import FileRecord, UploadState, begin_upload, record_file, require_same_pixels, sweep_upload
+from storage.errors import StorageError
+from storage.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ingest.chunk_layout import ChunkKind, ChunkLayout
+    from ingest.readers import ScanReader
+    from ingest.scan import Scan
+    from ingest.upload_report import UploadStage
+    from storage.filesystem import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class UploadRun:
+    """One run of an upload: what it was told, and what it has done."""
+
+    reader: ScanReader
+    store: Store
+    memory_bytes: int
+    file_bytes: int
+    spool_folder: Path | None
+    progress: Callable[[UploadProgress], None] | None
+    wait_for_view: Callable[[int], None] | None = None
+    views_done: int = 0
+    files_written: int = 0
+    files_kept: int = 0
+    statistics: tuple[BinStatistics, ...] | None = None
+    records: list[FileRecord] = field(default_factory=list)
+
+    @property
+    def scan(self) -> Scan:
+        """The scan that is uploaded."""
+        return self.reader.scan
+
+    def tell(self, stage: UploadStage, message: str = "") -> None:
+        """Report progress."""
+        if self.progress is not None:
+            self.progress(
+                UploadProgress(
+                    scan_id=self.scan.scan_id,
+                    stage=stage,
+                    views_done=self.views_done,
+                    n_views=self.scan.n_views,
+                    files_written=self.files_written,
+                    files_kept=self.files_kept,
+                    message=message,
+                )
+            )
+
+
+def run_upload(run: UploadRun, *, restart: bool = False) -> UploadReport:
+    """Carry an upload out, from the first file to the manifest.
+
+    Of two uploads of a scan at once, the one that is done first takes its traces away, which the other may
+    stumble over; that one then compares its source with what is stored.
+    """
+    path = manifest_path(run.scan.scan_id)
+    was_there = run.store.exists(path)
+    again = replace(run, records=[])
+    try:
+        return _run_once(run, restart)
+    except StorageError as error:
+        if was_there or not run.store.exists(path):
+            raise
+        _log.info("scan %s: another upload finished it meanwhile (%s); comparing with it", run.scan.scan_id, error)
+        return _run_once(again, restart=False)
+
+
+def _run_once(run: UploadRun, restart: bool) -> UploadReport:
+    """One try of an upload."""
+    started = time.monotonic()
+    scan = run.scan
+    layout = projection_layout(scan, memory_bytes=run.memory_bytes, file_bytes=run.file_bytes)
+    state = begin_upload(run.store, scan, layout, restart=restart)
+    layouts: dict[ChunkKind, ChunkLayout] = {"projection": state.layout}
+    digests: dict[ChunkKind, str] = {}
+    # While a scanner writes, its flat frames may come last.
+    if run.wait_for_view is None:
+        _upload_fields(run, state, layouts, digests)
+    view_digests = _upload_views(run, state)
+    if run.wait_for_view is not None:
+        _upload_fields(run, state, layouts, digests)
+    manifest = _manifest(run, state, layouts, PixelDigests(
+        tuple(view_digests), digests.get("flat"), digests.get("dark"), digests.get("bad_pixels")
+    ))  # fmt: skip
+    if state.manifest is None or manifest.files != state.manifest.files:
+        publish_bytes(run.store, manifest_path(scan.scan_id), manifest.to_bytes(), kind="replace")
+    sweep_upload(run.store, manifest)
+    run.tell("done")
+    statistics = run.statistics or ()
+    return UploadReport(
+        scan_id=scan.scan_id,
+        manifest_sha256=manifest.sha256,
+        unchanged=state.manifest is not None and not run.files_written,
+        n_views=scan.n_views,
+        n_bins=len(scan.bins),
+        files_written=run.files_written,
+        files_kept=run.files_kept,
+        pixel_bytes=state.layout.pixel_bytes,
+        stored_bytes=manifest.stored_bytes,
+        seconds=time.monotonic() - started,
+        statistics=statistics,
+        notes=tuple(statistics_notes(statistics)),
+    )
+
+
+def _upload_views(run: UploadRun, state: UploadState) -> list[str]:
+    """Upload the projections; return the digest of every view."""
+    scan, layout = run.scan, state.layout
+    digests: list[str] = []
+    for blocks in layout.file_blocks:
+        names = [layout.file_name(index, blocks) for index in range(layout.n_bins)]
+        missing = [index for index, name in enumerate(names) if name not in state.records]
+        expected = _expected_views(state, layout, blocks)
+        with FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder) as group:
+            for block in range(*blocks):
+                for start, frames in _read_block(run, layout, block, whole=bool(missing)):
+                    for view, digest in enumerate(_view_digests(frames), start=start):
+                        recorded = expected.get(view, digest)
+                        require_same_pixels(scan, state, f"view {view}", digest, recorded)
+                        digests.append(digest)
+                    if missing:
+                        group.write_block(block, frames)
+                    run.statistics = add_statistics(run.statistics, frames)
+                    run.views_done += frames.shape[1]
+                    del frames  # before the next block is read: the memory is for one
+                    run.tell("reading")
+            start, stop = layout.file_views(blocks)
+            _publish_group(run, state, layout, blocks, group, tuple(digests[start:stop]))
+    return digests
+
+
+def _upload_fields(
+    run: UploadRun, state: UploadState, layouts: dict[ChunkKind, ChunkLayout], digests: dict[ChunkKind, str]
+) -> None:
+    """Upload flat and dark frames and the mask of bad pixels, as far as the scan has them."""
+    scan = run.scan
+    old = state.manifest.digests if state.manifest is not None else None
+    recorded = {} if old is None else {"flat": old.flats, "dark": old.darks, "bad_pixels": old.bad_pixels}
+    for kind, frames in _field_arrays(run.reader):
+        what = {"flat": "the flat frames", "dark": "the dark frames"}.get(kind, "the mask of bad pixels")
+        if frames is None:
+            if recorded.get(kind) is not None:
+                require_same_pixels(scan, state, what, "", recorded[kind])
+            continue
+        layout = frames_layout(kind, scan, frames.shape[1])
+        digest = hashlib.sha256(_little_endian(frames).data).hexdigest()
+        names = [layout.file_name(index, (0, layout.n_view_blocks)) for index in range(layout.n_bins)]
+        for name in names:
+            if name in state.records:
+                require_same_pixels(scan, state, what, digest, state.records[name].pixels_sha256[0])
+        if old is not None:
+            require_same_pixels(scan, state, what, digest, recorded[kind])
+        missing = [index for index, name in enumerate(names) if name not in state.records]
+        blocks = (0, layout.n_view_blocks)
+        with FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder) as group:
+            for block, (start, stop) in enumerate(layout.view_blocks):
+                group.write_block(block, frames[:, start:stop])
+            _publish_group(run, state, layout, blocks, group, (digest,))
+        layouts[kind], digests[kind] = layout, digest
+
+
+def _field_arrays(reader: ScanReader) -> Iterator[tuple[ChunkKind, NDArray[Any] | None]]:
+    """Flat and dark frames and the mask as (bin, frame, row, col), checked; None where there are none."""
+    scan = reader.scan
+    source = f"scan {scan.scan_id}"
+    for kind, described, read in (("flat", scan.flats, reader.read_flats), ("dark", scan.darks, reader.read_darks)):
+        frames = read()
+        count = 0 if described is None else described.count
+        found = 0 if frames is None else frames.shape[1]
+        if count != found:
+            raise IncompleteScanError(f"{source}: it says {count} {kind} frames, its files hold {found}")
+        if frames is not None:
+            _check_shape(frames, (len(scan.bins), count, scan.n_rows, scan.n_cols), scan, f"{kind} frames")
+            check_frames(frames, 0, source, kind=f"{kind} frame")
+        yield ("flat" if kind == "flat" else "dark"), frames
+    mask = reader.read_bad_pixels()
+    if mask is not None and (mask.shape != (scan.n_rows, scan.n_cols) or mask.dtype != np.bool_):
+        raise FrameFormatError(
+            f"{source}: the mask of bad pixels must be {(scan.n_rows, scan.n_cols)} bool, got {mask.shape} {mask.dtype}"
+        )
+    yield "bad_pixels", None if mask is None else mask.astype(np.uint8)[None, None]
+
+
+def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The views of a block, (bin, view, row, col) and checked; in pieces that fit the memory unless `whole`."""
+    scan = run.scan
+    first, end = layout.view_blocks[block]
+    view_bytes = layout.pixel_bytes // layout.n_views
+    step = max(1, min(end - first, run.memory_bytes // view_bytes))
+    if whole and step < end - first:
+        raise IngestError(
+            f"scan {scan.scan_id}: its upload was begun with {(end - first) * view_bytes} B of memory, "
+            f"got {run.memory_bytes} B: give it as much, or begin anew with restart"
+        )
+    for start in range(first, end, step):
+        stop = min(start + step, end)
+        if run.wait_for_view is not None:
+            run.wait_for_view(stop)
+        frames = run.reader.read_views(start, stop)
+        _check_shape(frames, (len(scan.bins), stop - start, scan.n_rows, scan.n_cols), scan, f"views {start}:{stop}")
+        check_frames(frames, start, f"scan {scan.scan_id}", content=scan.content)
+        yield start, frames
+        del frames
+
+
+def _publish_group(
+    run: UploadRun,
+    state: UploadState,
+    layout: ChunkLayout,
+    blocks: tuple[int, int],
+    group: FileGroup,
+    pixels_sha256: tuple[str, ...],
+) -> None:
+    """Publish the files of a group that are not there, and keep the others."""
+    for index in range(layout.n_bins):
+        record = state.records.get(layout.file_name(index, blocks))
+        if record is None:
+            file, group_bytes = group.publish(run.store, index)
+            record = FileRecord(file, group_bytes, pixels_sha256)
+            if state.manifest is None:
+                record_file(run.store, run.scan.scan_id, record)
+            run.files_written += 1
+        else:
+            run.files_kept += 1
+        run.records.append(record)
+        run.tell("writing")
+
+
+def _manifest(
+    run: UploadRun, state: UploadState, layouts: dict[ChunkKind, ChunkLayout], digests: PixelDigests
+) -> ScanManifest:
+    """The manifest; of a scan that is there already it differs at most in files that were written again."""
+    files = sorted((record.file for record in run.records), key=lambda f: (KINDS.index(f.kind), f.bin_index, f.blocks))
+    layout = state.layout
+    if state.manifest is not None:
+        group_bytes = state.manifest.group_bytes
+    else:
+        totals = np.zeros((layout.n_bins, len(layout.row_groups)), dtype=np.int64)
+        for record in run.records:
+            if record.file.kind == "projection":
+                totals[record.file.bin_index] += record.group_bytes
+        group_bytes = tuple(tuple(int(size) for size in sizes) for sizes in totals)
+    ordered = {kind: layouts[kind] for kind in KINDS if kind in layouts}
+    return ScanManifest(run.scan, digests, ordered, tuple(files), group_bytes)
+
+
+def _expected_views(state: UploadState, layout: ChunkLayout, blocks: tuple[int, int]) -> dict[int, str]:
+    """Digests that the views of these blocks must have, as far as they were uploaded before."""
+    start, stop = layout.file_views(blocks)
+    if state.manifest is not None:
+        return dict(zip(range(start, stop), state.manifest.digests.views[start:stop], strict=True))
+    expected: dict[int, str] = {}
+    for index in range(layout.n_bins):
+        record = state.records.get(layout.file_name(index, blocks))
+        if record is not None:
+            expected.update(zip(range(start, stop), record.pixels_sha256, strict=True))
+    return expected
+
+
+def _view_digests(frames: NDArray[Any]) -> Iterator[str]:
+    """Sha256 of each view over all bins; frames (bin, view, row, col)."""
+    for view in range(frames.shape[1]):
+        digest = hashlib.sha256()
+        for energy_bin in frames:
+            digest.update(_little_endian(energy_bin[view]).data)
+        yield digest.hexdigest()
+
+
+def _little_endian(frames: NDArray[Any]) -> NDArray[Any]:
+    """Frames in C order, little-endian; no copy where they are so already."""
+    return np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("<"))
+
+
+def _check_shape(frames: NDArray[Any], shape: tuple[int, ...], scan: Scan, what: str) -> None:
+    """Refuse frames of another shape or type than the scan says."""
+    if frames.shape != shape or frames.dtype.newbyteorder("=") != np.dtype(scan.pixel_type):
+        raise FrameFormatError(
+            f"scan {scan.scan_id}: {what} must be {shape} {scan.pixel_type}, got {frames.shape} {frames.dtype}"
+        )
