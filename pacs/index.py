@@ -90,3 +90,6 @@ class Index(Protocol):
         sop_instance_uids: Sequence[str] = (),
     ) -> list[InstanceRecord]:  # fmt: skip
         """Instances under all the given keys, ordered by series, instance number, UID; the first version of each."""
+
+    def located(self, paths: Sequence[str]) -> set[str]:
+        """Which of these `Location.path` some instance or version lies at (recovery of the journal asks this)."""
