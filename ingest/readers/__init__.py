@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ingest.config import describe_intake
 from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.readers.binned import BinnedReader
+from ingest.readers.unread import refuse_unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +95,7 @@ def detect(source: Path) -> str:
     for name in READERS:
         if load_reader(name).looks_like(source):
             return name
+    refuse_unread(source)
     raise FrameFormatError(f"{source}: not recognised as any of {', '.join(READERS)}")
 
 
