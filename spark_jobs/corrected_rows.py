@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From stored counts to line integrals, a band of detector rows at a time."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reconstruction.correction import (
+    FieldCorrection,
+    FloorReport,
+    prepare_band,
+    prepare_fields,
+    prepare_without_fields,
+    to_line_integrals,
+)
+from spark_jobs.errors import PlanError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ingest.chunks import StoredScan
+    from reconstruction.bad_pixels import CorrectionParameters
+    from storage.filesystem import Store
+
+
+def find_mask(stored: StoredScan, bin_index: int, parameters: CorrectionParameters) -> tuple[NDArray[np.bool_], str]:
+    """Find the bad pixels of one bin over the whole panel: (row, col) bool, and what was found in words."""
+    scan = stored.scan
+    known = stored.read_bad_pixels()
+    if scan.content == "counts":
+        correction = prepare_fields(stored.read_flats(bin_index), stored.read_darks(bin_index), known, parameters)
+    else:
+        correction = prepare_without_fields(
+            scan.content, scan.n_rows, scan.n_cols, white_level=scan.white_level or 1.0, bad_pixels=known,
+            parameters=parameters,
+        )  # fmt: skip
+    found = correction.found
+    words = (
+        f"{correction.n_bad} bad pixels of {correction.bad.size} ({found.known} known, {found.dead} dead, "
+        f"{found.hot} hot, {found.bright} bright, {found.unstable} unstable)"
+    )
+    return correction.bad, words
+
+
+def mask_bytes(mask: NDArray[np.bool_]) -> bytes:
+    """Pack a mask (row, col) into a small file."""
+    handle = io.BytesIO()
+    np.savez_compressed(handle, shape=np.array(mask.shape), bits=np.packbits(mask))
+    return handle.getvalue()
+
+
+def read_mask(store: Store, path: str) -> NDArray[np.bool_]:
+    """Read a mask (row, col) that `mask_bytes` packed."""
+    with np.load(io.BytesIO(store.read_bytes(path)), allow_pickle=False) as packed:
+        shape = tuple(int(n) for n in packed["shape"])
+        return np.unpackbits(packed["bits"], count=shape[0] * shape[1]).reshape(shape).astype(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class RawBlock:
+    """The counts of one view block's rows, and which views they are."""
+
+    view_start: int
+    counts: NDArray[Any]
+
+
+class RowCorrector:
+    """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for."""
+
+    def __init__(
+        self,
+        stored: StoredScan,
+        bin_index: int,
+        mask: NDArray[np.bool_],
+        parameters: CorrectionParameters,
+        row_start: int,
+        row_stop: int,
+    ) -> None:
+        scan = stored.scan
+        self.stored, self.bin_index = stored, bin_index
+        whole = prepare_without_fields(
+            "normalized" if scan.content == "counts" else scan.content, scan.n_rows, scan.n_cols,
+            white_level=scan.white_level or 1.0, bad_pixels=mask, parameters=parameters,
+        )  # fmt: skip
+        # A row without a good pixel is filled from another one, which then has to be read too.
+        self.read_start, self.read_stop = whole.rows_to_read(row_start, row_stop)
+        self.keep = slice(row_start - self.read_start, row_stop - self.read_start)
+        self.correction = self._correction(whole, mask, parameters)
+        self.floored = FloorReport()
+        self.read_bytes = 0
+
+    def _correction(
+        self, whole: FieldCorrection, mask: NDArray[np.bool_], parameters: CorrectionParameters
+    ) -> FieldCorrection:
+        """The correction of exactly the rows that are read."""
+        if self.stored.scan.content != "counts":
+            return whole.band(self.read_start, self.read_stop)
+        flats = self.stored.read_flats(self.bin_index, self.read_start, self.read_stop)
+        if flats is None:
+            raise PlanError(f"scan {self.stored.scan.scan_id} holds raw counts and needs flat fields, but has none")
+        darks = self.stored.read_darks(self.bin_index, self.read_start, self.read_stop)
+        return prepare_band(flats, darks, mask, parameters, row_start=self.read_start)
+
+    def read_block(self, block_index: int) -> RawBlock:
+        """Read one view block's counts of the rows."""
+        counts = self.stored.read_rows(self.bin_index, block_index, self.read_start, self.read_stop)
+        self.read_bytes += counts.nbytes
+        return RawBlock(self.stored.view_blocks[block_index][0], counts)
+
+    def line_integrals(
+        self, blocks: list[RawBlock], first: int, stop: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Correct the views ``first <= view < stop`` of each block, one block behind the other.
+
+        Returns
+        -------
+        (view, row, col) float32, and (view,) int64: the views' indices in the scan
+        """
+        parts = [block.counts[first:stop] for block in blocks]
+        n_views = sum(len(part) for part in parts)
+        corrected = np.empty((n_views, *parts[0].shape[1:]), dtype=np.float32)
+        indices = np.empty(n_views, dtype=np.int64)
+        at = 0
+        for block, part in zip(blocks, parts, strict=True):
+            here = slice(at, at + len(part))
+            _, report = to_line_integrals(part, self.correction, out=corrected[here])
+            indices[here] = block.view_start + first + np.arange(len(part))
+            self.floored += report
+            at += len(part)
+        return corrected[:, self.keep], indices

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of a reconstruction: everything decided before a pixel of the job is read.
+
+A plan fixes slabs, view batches, back end (with its instruction set), stored range and dates, so that every task, retry
+and rerun of it makes the same bytes.  It is kept at ``runs/<run>/plan.json`` and read by the tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reconstruction.backends import load_backend
+from reconstruction.coverage import check_reconstructable, default_grid, field_radius_mm, uncovered_slices
+from reconstruction.errors import MemoryBudgetError
+from reconstruction.fdk import KERNEL_VERSION, SlabSetup, prepare
+from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
+from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs, slabs_of_height
+from spark_jobs.cost import PlanCost, field_task_bytes, filter_task_bytes, plan_cost, slab_task_bytes
+from spark_jobs.errors import PlanError
+from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
+
+if TYPE_CHECKING:
+    from ingest.chunks import StoredScan
+
+PLAN_SCHEMA_VERSION = 1
+#: Views that a task filters together, where memory allows.
+BATCH_VIEWS = 128
+#: Slabs are at least this high by default: thinner ones pay more set-up than they gain.
+MIN_SLAB_SLICES = 64
+#: A preview halves a volume at least.
+_MIN_PREVIEW_FACTOR = 2
+_PREVIEW_AXIS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionPlan:
+    """What all tasks of a run go by.
+
+    Attributes
+    ----------
+    request : as asked.
+    scan_sha256 : identity of the stored scan.
+    bins : energy bins to make.
+    grid, radius_mm : the volume and its field.
+    backend : with its instruction set.
+    two_stage : rows are filtered once, before the slab tasks.
+    four_fold : the kernel for four views a quarter turn apart runs.
+    slabs : cut of the volume.
+    batches : view blocks that a slab task reads together, in its order.
+    batch_views : views of all blocks of a batch that are filtered together.
+    filter_rows : rows of one filter task (two stages).
+    preview_factor : voxels of a side that a preview voxel averages.
+    cost : what it costs.
+    notes : plain sentences an operator should read.
+    """
+
+    request: ReconstructionRequest
+    scan_sha256: str
+    bins: tuple[int, ...]
+    grid: VolumeGrid
+    radius_mm: float
+    backend: str
+    two_stage: bool
+    four_fold: bool
+    slabs: tuple[Slab, ...]
+    batches: tuple[tuple[int, ...], ...]
+    batch_views: int
+    filter_rows: int
+    preview_factor: int
+    cost: PlanCost
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[tuple[int, int], ...]:
+        """(bin, slab index) of each slab task, in the order of the task numbers."""
+        return tuple((b, s) for b in self.bins for s in range(len(self.slabs)))
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder: the scan, and a digest of everything that shapes the result."""
+        return f"{self.request.scan_id}-{_digest(self.identity())[:16]}"
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that shapes the bytes of the result, as JSON values."""
+        request = self.request.to_json()
+        # How much memory there was shapes nothing that is not named below.
+        for name in ("task_memory_bytes", "mode", "backend", "n_slabs", "slab_slices", "bins", "four_fold"):
+            request.pop(name)
+        if not self.two_stage:
+            request.pop("band_type")
+        return {
+            "request": request,
+            "scan_sha256": self.scan_sha256,
+            "backend": self.backend,
+            "kernel_version": KERNEL_VERSION,
+            "two_stage": self.two_stage,
+            "four_fold": self.four_fold,
+            "grid": _grid_json(self.grid),
+            "radius_mm": self.radius_mm,
+            "slab_starts": [slab.z_start for slab in self.slabs],
+            "view_batches": [list(batch) for batch in self.batches],
+            "preview_factor": self.preview_factor,
+        }
+
+    def setup(self, geometry: ConeBeamGeometry, slab_index: int) -> SlabSetup:
+        """Return one slab's share of the reconstruction."""
+        return _prepare(geometry, self.grid, self.request, self.slabs[slab_index], four_fold=self.four_fold)
+
+    def to_bytes(self) -> bytes:
+        """Write the plan as JSON."""
+        values = {
+            "schema_version": PLAN_SCHEMA_VERSION,
+            "request": self.request.to_json(),
+            "scan_sha256": self.scan_sha256,
+            "bins": list(self.bins),
+            "grid": _grid_json(self.grid),
+            "radius_mm": self.radius_mm,
+            "backend": self.backend,
+            "two_stage": self.two_stage,
+            "four_fold": self.four_fold,
+            "slabs": [[slab.z_start, slab.z_stop] for slab in self.slabs],
+            "batches": [list(batch) for batch in self.batches],
+            "batch_views": self.batch_views,
+            "filter_rows": self.filter_rows,
+            "preview_factor": self.preview_factor,
+            "cost": dataclasses.asdict(self.cost),
+            "notes": list(self.notes),
+        }
+        return json.dumps(values, sort_keys=True, indent=1).encode()
+
+
+def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
+    """Read a plan that `ReconstructionPlan.to_bytes` wrote; PlanError if it is of another schema version."""
+    values = json.loads(content)
+    if values.get("schema_version") != PLAN_SCHEMA_VERSION:
+        raise PlanError(
+            f"{source} has plan schema version {values.get('schema_version')}, expected {PLAN_SCHEMA_VERSION}"
+        )
+    grid = values["grid"]
+    return ReconstructionPlan(
+        request=request_from_json(values["request"]),
+        scan_sha256=values["scan_sha256"],
+        bins=tuple(values["bins"]),
+        grid=VolumeGrid(tuple(grid["shape"]), tuple(grid["voxel_pitch_mm"]), tuple(grid["center_mm"])),
+        radius_mm=values["radius_mm"],
+        backend=values["backend"],
+        two_stage=values["two_stage"],
+        four_fold=values["four_fold"],
+        slabs=tuple(Slab(a, b) for a, b in values["slabs"]),
+        batches=tuple(tuple(batch) for batch in values["batches"]),
+        batch_views=values["batch_views"],
+        filter_rows=values["filter_rows"],
+        preview_factor=values["preview_factor"],
+        cost=PlanCost(**values["cost"]),
+        notes=tuple(values["notes"]),
+    )
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _grid_json(grid: VolumeGrid) -> dict[str, Any]:
+    return {
+        "shape": list(grid.shape),
+        "voxel_pitch_mm": list(grid.voxel_pitch_mm),
+        "center_mm": list(grid.center_mm),
+    }
+
+
+def geometry_of(stored: StoredScan) -> ConeBeamGeometry:
+    """Return the scan's cone-beam geometry.
+
+    Raises
+    ------
+    PlanError
+        If it has none: parallel beam, or no description.
+    """
+    scan = stored.scan
+    if scan.geometry is not None:
+        return scan.geometry
+    if scan.parallel is not None:
+        raise PlanError(
+            f"scan {scan.scan_id} is a parallel-beam scan; only cone-beam scans are reconstructed, since FDK needs the "
+            f"distances of source and detector"
+        )
+    raise PlanError(
+        f"scan {scan.scan_id} has no geometry: add a scan.toml with a [geometry] section to its source and upload again"
+    )
+
+
+def make_plan(stored: StoredScan, request: ReconstructionRequest) -> ReconstructionPlan:
+    """Decide everything about a run from the manifest and the request; no pixel is read.
+
+    Raises
+    ------
+    PlanError, GeometryError, BackendUnavailableError, MemoryBudgetError
+        If it cannot be done: the message says what was got, and what is possible.
+    """
+    scan = stored.scan
+    geometry = geometry_of(stored)
+    if scan.content == "counts" and scan.flats is None:
+        raise PlanError(f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none")
+    bins = request.bins or tuple(energy_bin.index for energy_bin in scan.bins)
+    unknown = [b for b in bins if not 0 <= b < len(scan.bins)]
+    if unknown:
+        raise PlanError(f"scan {scan.scan_id} has the bins 0 to {len(scan.bins) - 1}, asked for bin {unknown[0]}")
+    backend = load_backend(request.backend).name
+    grid = _grid(geometry, request)
+    radius = field_radius_mm(grid, request.fdk.field_radius_mm)
+    check_reconstructable(geometry, grid, radius)
+    setup = _prepare(geometry, grid, request, Slab(0, grid.shape[0]), four_fold=request.four_fold)
+    batches, aligned = _batches(stored, setup)
+    if not aligned:
+        setup = _prepare(geometry, grid, request, setup.slab, four_fold=False)
+    slabs = _cut(stored, setup, request, len(batches[0]))
+    setups = tuple(_prepare(geometry, grid, request, slab, four_fold=setup.quarter is not None) for slab in slabs)
+    batch_views = _batch_views(stored, setups, request, len(batches[0]))
+    two_stage, cost, filter_rows = _choose_stages(
+        stored, setups, request, bins=bins, backend=backend, blocks=len(batches[0]), batch_views=batch_views
+    )
+    return ReconstructionPlan(
+        request=request,
+        scan_sha256=stored.manifest_sha256,
+        bins=tuple(bins),
+        grid=grid,
+        radius_mm=radius,
+        backend=backend,
+        two_stage=two_stage,
+        four_fold=setup.quarter is not None,
+        slabs=slabs,
+        batches=batches,
+        batch_views=batch_views,
+        filter_rows=filter_rows,
+        preview_factor=_preview_factor(grid),
+        cost=cost,
+        notes=_notes(stored, geometry, grid, radius, setup, request),
+    )
+
+
+def _prepare(
+    geometry: ConeBeamGeometry, grid: VolumeGrid, request: ReconstructionRequest, slab: Slab, *, four_fold: bool
+) -> SlabSetup:
+    return prepare(geometry, grid, request.fdk, slab, four_fold=four_fold)
+
+
+def _grid(geometry: ConeBeamGeometry, request: ReconstructionRequest) -> VolumeGrid:
+    """The volume as asked for, or the largest that the panel sees whole."""
+    if request.shape is None:
+        grid = default_grid(geometry, request.voxel_pitch_mm)
+        return grid if request.center_mm is None else VolumeGrid(grid.shape, grid.voxel_pitch_mm, request.center_mm)
+    pitch = request.voxel_pitch_mm or geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm
+    center = request.center_mm or (0.0, 0.0, float(geometry.poses[:, 2].mean()))
+    return VolumeGrid(request.shape, (pitch, pitch, pitch), center)
+
+
+def _preview_factor(grid: VolumeGrid) -> int:
+    """A power of two, so that previews of slabs meet on slab borders."""
+    wanted = max(_MIN_PREVIEW_FACTOR, math.ceil(max(grid.shape) / _PREVIEW_AXIS))
+    return int(2 ** math.ceil(math.log2(wanted)))
+
+
+def _batches(stored: StoredScan, setup: SlabSetup) -> tuple[tuple[tuple[int, ...], ...], bool]:
+    """View blocks to read together; whether they line up with the quarter turns (true without four-fold symmetry)."""
+    n_blocks, size, n_views = stored.n_view_blocks, stored.layout.view_block, setup.geometry.n_views
+    single = tuple((index,) for index in range(n_blocks))
+    if setup.quarter is None:
+        return single, True
+    if (n_views // 4) % size:
+        return single, False
+    per_quarter = n_blocks // 4
+    return tuple(
+        tuple((block * size + j * setup.quarter) % n_views // size for j in range(4)) for block in range(per_quarter)
+    ), True
+
+
+def _slab_bytes(stored: StoredScan, setup: SlabSetup, blocks: int, batch_views: int) -> int:
+    return slab_task_bytes(
+        setup, block_views=stored.layout.view_block, blocks=blocks, batch_views=batch_views,
+        item_bytes=stored.layout.dtype.itemsize,
+    )  # fmt: skip
+
+
+def _cut(stored: StoredScan, setup: SlabSetup, request: ReconstructionRequest, blocks: int) -> tuple[Slab, ...]:
+    """Cut the volume as asked, or into the highest slabs that fit the memory and still keep several tasks busy."""
+    n_slices = setup.grid.shape[0]
+    if request.n_slabs is not None:
+        slabs = cut_slabs(n_slices, request.n_slabs)
+    elif request.slab_slices is not None:
+        slabs = slabs_of_height(n_slices, request.slab_slices)
+    else:
+        slabs = _cut_by_memory(stored, setup, request, blocks)
+    for slab in slabs:
+        part = _prepare(setup.geometry, setup.grid, request, slab, four_fold=setup.quarter is not None)
+        needed = _slab_bytes(stored, part, blocks, 4)
+        if needed > request.task_memory_bytes:
+            raise MemoryBudgetError(
+                f"slab {slab.z_start}:{slab.z_stop} of scan {stored.scan.scan_id} needs {needed / MEBIBYTE:.0f} MiB in "
+                f"one task, but {request.task_memory_bytes / MEBIBYTE:.0f} MiB are allowed: take thinner slabs, a "
+                f"smaller volume or more memory"
+            )
+    return slabs
+
+
+def _cut_by_memory(
+    stored: StoredScan, setup: SlabSetup, request: ReconstructionRequest, blocks: int
+) -> tuple[Slab, ...]:
+    """Equal slabs of about `MIN_SLAB_SLICES`, thinner where the memory asks for it."""
+    n_slices = setup.grid.shape[0]
+    height = max(SLAB_ALIGNMENT, min(n_slices, MIN_SLAB_SLICES))
+    while height > SLAB_ALIGNMENT:
+        parts = cut_slabs(n_slices, math.ceil(n_slices / height))
+        worst = max(
+            _slab_bytes(
+                stored,
+                _prepare(setup.geometry, setup.grid, request, slab, four_fold=setup.quarter is not None),
+                blocks,
+                min(BATCH_VIEWS, setup.geometry.n_views),
+            )
+            for slab in (parts[0], parts[len(parts) // 2], parts[-1])
+        )
+        if worst <= request.task_memory_bytes:
+            return parts
+        height -= SLAB_ALIGNMENT
+    return slabs_of_height(n_slices, SLAB_ALIGNMENT)
+
+
+def _batch_views(stored: StoredScan, setups: tuple[SlabSetup, ...], request: ReconstructionRequest, blocks: int) -> int:
+    """Views filtered together: as many as fit, a multiple of four for each block, at most `BATCH_VIEWS` in all."""
+    most = min(BATCH_VIEWS, blocks * stored.layout.view_block)
+    for views in range(most - most % 4 or 4, 3, -4):
+        if max(_slab_bytes(stored, setup, blocks, views) for setup in setups) <= request.task_memory_bytes:
+            return views
+    return 4
+
+
+def _choose_stages(
+    stored: StoredScan,
+    setups: tuple[SlabSetup, ...],
+    request: ReconstructionRequest,
+    *,
+    bins: tuple[int, ...],
+    backend: str,
+    blocks: int,
+    batch_views: int,
+) -> tuple[bool, PlanCost, int]:
+    """Fused or two stages: as asked, or whichever is expected to take less time."""
+    item_bytes, view_block = stored.layout.dtype.itemsize, stored.layout.view_block
+    rows = max(s.band.row_stop for s in setups) - min(s.band.row_start for s in setups)
+    while rows > 1 and (
+        filter_task_bytes(setups[0], block_views=view_block, n_rows=rows, item_bytes=item_bytes)
+        > request.task_memory_bytes
+    ):
+        rows = math.ceil(rows / 2)
+    slab_bytes = max(_slab_bytes(stored, setup, blocks, batch_views) for setup in setups)
+    task_bytes = max(slab_bytes, field_task_bytes(stored))
+    costs = {
+        two_stage: plan_cost(
+            stored, setups, bins=bins, two_stage=two_stage, band_item_bytes=4 if request.band_type == "float32" else 2,
+            backend=backend, task_bytes=task_bytes, filter_rows=rows,
+        )
+        for two_stage in (False, True)
+    }  # fmt: skip
+    two_stage = request.mode == "two_stage"
+    if request.mode == "auto":
+        two_stage = costs[True].core_seconds < costs[False].core_seconds
+    return two_stage, costs[two_stage], rows
+
+
+def _notes(
+    stored: StoredScan,
+    geometry: ConeBeamGeometry,
+    grid: VolumeGrid,
+    radius_mm: float,
+    setup: SlabSetup,
+    request: ReconstructionRequest,
+) -> tuple[str, ...]:
+    """What an operator should know before the job runs."""
+    notes = list(stored.scan.notes)
+    cut_off = uncovered_slices(geometry, grid, radius_mm)
+    if cut_off:
+        notes.append(
+            f"{cut_off} of {grid.shape[0]} slices have voxels that some views do not see (cone angle): "
+            f"mu is too low there"
+        )
+    wanted_views = math.pi * radius_mm / grid.voxel_pitch_mm[1]
+    if geometry.n_views < 0.5 * wanted_views:
+        notes.append(
+            f"{geometry.n_views} views are few for a field of {2 * radius_mm / grid.voxel_pitch_mm[1]:.0f} voxels: "
+            f"expect streaks; take coarser voxels or a softer filter (about {wanted_views:.0f} views would do)"
+        )
+    if geometry.circular_orbit is None:
+        notes.append("the poses are not one circle with an upright panel: the kernel for any pose runs, which is slow")
+    elif request.four_fold and setup.quarter is None:
+        notes.append("no four-fold symmetry (views, grid or stored blocks): the kernel for any circular orbit runs")
+    return tuple(notes)

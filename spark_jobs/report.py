@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run report: what was done, with what, how long it took, and what it needed (JSON, and a page to read)."""
+
+from __future__ import annotations
+
+import html
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from storage.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from ingest.chunks import StoredScan
+    from spark_jobs.plan import ReconstructionPlan
+    from spark_jobs.series import RunRecord
+    from spark_jobs.stages import StageResult
+    from storage.filesystem import Store
+
+REPORT_SCHEMA_VERSION = 1
+_PACKAGES = ("numpy", "scipy", "numba", "pyarrow", "pyspark", "pydicom")
+_MIB = 1 << 20
+
+
+def run_report(
+    stored: StoredScan,
+    plan: ReconstructionPlan,
+    run: RunRecord,
+    stages: list[StageResult],
+    *,
+    outcomes: dict[str, int],
+    series: list[dict[str, Any]],
+    software: str,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Collect the report of a finished run as JSON values."""
+    slabs = stages[-1]
+    updates = sum(r["updates"] for r in slabs.results)
+    compute_s = sum(r["reconstruct_s"] for r in slabs.results)
+    filtered = [r for stage in stages for r in stage.results if "floored" in r]
+    return {
+        "schema_version": REPORT_SCHEMA_VERSION,
+        "scan_id": plan.request.scan_id,
+        "run": plan.run_name,
+        "parameters": plan.identity(),
+        "mu_ranges": {str(b): list(run.mu_ranges[b]) for b in plan.bins},
+        "bad_pixels": {str(b): run.bad_pixels[b] for b in plan.bins},
+        "notes": list(plan.notes),
+        "versions": _versions(software),
+        "series": series,
+        "outcomes": outcomes,
+        "seconds": {
+            **{f"stage {stage.name}": round(stage.wall_s, 3) for stage in stages},
+            **{name: round(value, 3) for name, value in seconds.items()},
+        },
+        "cpu_seconds": {stage.name: round(stage.cpu_s, 3) for stage in stages},
+        "gups": {
+            # Updates of the whole grid, over the seconds that tasks spent from the first row read to the last added.
+            "per_task": round(updates / compute_s / 1e9, 4) if compute_s else None,
+            "stage": round(updates / slabs.wall_s / 1e9, 4),
+        },
+        "bytes": {
+            "scan_stored": stored.manifest.stored_bytes,
+            "read_by_tasks": sum(r.get("read_bytes", 0) for stage in stages for r in stage.results),
+            "bands_written": sum(r.get("written_bytes", 0) for stage in stages for r in stage.results),
+            "packs_written": sum(r["pack_bytes"] for r in slabs.results),
+        },
+        "floored_values": {
+            "count": sum(r["floored"]["n_floored"] for r in filtered),
+            "of": sum(r["floored"]["n_values"] for r in filtered),
+        },
+        "peak_memory_mib": {
+            **{stage.name: round(stage.peak_bytes / _MIB, 1) for stage in stages},
+            "planned": round(plan.cost.task_bytes / _MIB, 1),
+        },
+        "tasks": [
+            {
+                "bin": r["bin"], "slab": r["slab"], "wall_s": round(r["wall_s"], 3), "cpu_s": round(r["cpu_s"], 3),
+                "reconstruct_s": round(r["reconstruct_s"], 3), "encode_s": round(r["encode_s"], 3),
+                "peak_mib": round(r["peak_bytes"] / _MIB, 1), "pack": r["pack"], "clipped": r["n_clipped"],
+            }
+            for r in slabs.results
+        ],
+    }  # fmt: skip
+
+
+def _versions(software: str) -> dict[str, str]:
+    found = {"conepacs": software, "python": platform.python_version(), "system": platform.system()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_report(store: Store, folder: str, report: dict[str, Any]) -> str:
+    """Publish ``report.json`` and ``report.html`` in the run's folder; return the path of the first."""
+    publish_bytes(store, f"{folder}/report.json", json.dumps(report, indent=1).encode(), kind="replace")
+    publish_bytes(store, f"{folder}/report.html", report_page(report).encode(), kind="replace")
+    return f"{folder}/report.json"
+
+
+def report_page(report: dict[str, Any]) -> str:
+    """Lay the report out as one page of HTML without scripts or other files."""
+    sections = []
+    for title, value in report.items():
+        if title == "schema_version":
+            continue
+        sections.append(f"<h2>{html.escape(title.replace('_', ' '))}</h2>{_as_html(value)}")
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        f"<title>{html.escape(str(report['run']))}</title>"
+        "<style>body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:left;"
+        "vertical-align:top}h2{font-size:1.05rem;margin:1.4rem 0 .3rem;text-transform:capitalize}</style>"
+        f"<h1>Reconstruction of {html.escape(str(report['scan_id']))}</h1>{''.join(sections)}</html>"
+    )
+
+
+def _as_html(value: Any) -> str:
+    """Nested tables of mappings and lists."""
+    if isinstance(value, dict):
+        rows = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{_as_html(v)}</td></tr>" for k, v in value.items())
+        return f"<table>{rows}</table>" if rows else "none"
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        heads = list(value[0])
+        head = "".join(f"<th>{html.escape(str(h))}</th>" for h in heads)
+        body = "".join("<tr>" + "".join(f"<td>{_as_html(v.get(h))}</td>" for h in heads) + "</tr>" for v in value)
+        return f"<table><tr>{head}</tr>{body}</table>"
+    if isinstance(value, list):
+        return html.escape(", ".join(str(v) for v in value)) or "none"
+    return html.escape(str(value))

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Spark session that starts quickly and keeps its log to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spark_jobs.errors import SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+    from spark_jobs.settings import SparkSettings
+
+_LOG4J2 = """rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {log}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{ISO8601}} %p %c{{2}}: %m%n
+"""
+
+
+def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) -> SparkSession:
+    """Start Spark, or return the session that runs in this process already.
+
+    What Spark logs goes to `log_file`; nothing of it to the terminal.
+
+    Raises
+    ------
+    SessionError
+        If there is no Java, or the master does not answer.
+    """
+    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        raise SessionError(
+            "Spark needs a Java runtime (17 or newer) and found none: install one, e.g. openjdk-17-jre-headless"
+        )
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="conepacs-spark-"))
+    log4j = folder / "log4j2.properties"
+    log4j.write_text(_LOG4J2.format(log=log_file.resolve().as_posix()))
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if settings.master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName(app_name)
+    options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
+    for key, value in settings.properties().items():
+        builder = builder.config(key, str(value))
+    builder = builder.config("spark.driver.extraJavaOptions", options)
+    try:
+        with _quiet_stderr(log_file):
+            return builder.getOrCreate()
+    except Exception as error:
+        raise SessionError(f"Spark did not start on {settings.master}: see {log_file}") from error
+
+
+@contextlib.contextmanager
+def _quiet_stderr(log_file: Path) -> Iterator[None]:
+    """Send what the JVM's launcher writes to file descriptor 2 into the log while Spark starts."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with log_file.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
