@@ -341,7 +341,18 @@ def _choose_counters(
     for i, threshold in enumerate(low):
         high = low[i + 1] if difference and i + 1 < len(low) else None
         bins.append(EnergyBin(i, "counter" if high is None else "difference", threshold, high))
+    _require_same_kinds(description, bins)
     return [table.counters.index(counter) for counter in order], tuple(bins), difference
+
+
+def _require_same_kinds(description: ScanDescription, bins: Sequence[EnergyBin]) -> None:
+    """Refuse ``[[bins]]`` that call a counter a difference, or the other way round."""
+    for said, found in zip(description.bins, bins, strict=False):
+        if said.kind != found.kind and "integrating" not in (said.kind, found.kind):
+            raise ScanDescriptionError(
+                f"{description.name}: energy bin {found.index} is described as a {said.kind}, but is read as a "
+                f"{found.kind}; [settings] bins chooses between 'counter' and 'difference'"
+            )
 
 
 def _subtract_next(counts: NDArray[Any]) -> int:

@@ -242,6 +242,16 @@ class TestCounters:
         with pytest.raises(ScanDescriptionError, match="got unknown, 20 keV"):
             open_source(tmp_path / "scan.mib", SourceOptions(settings={"bins": "difference"}))
 
+    def test_described_bins_must_be_of_the_kind_that_is_read(self, tmp_path):
+        self.write(tmp_path / "scan.mib", images(2).reshape(1, 2, ROWS, 256))
+        bins = "[[bins]]\nlow_kev = 20.0\nhigh_kev = 32.0\n[[bins]]\nlow_kev = 32.0\n"
+        (tmp_path / "scan.toml").write_text(bins)
+        with pytest.raises(ScanDescriptionError, match="energy bin 0 is described as a difference, but is read as a"):
+            open_source(tmp_path, SourceOptions())
+        reader = open_source(tmp_path, SourceOptions(settings={"bins": "difference"}))
+        assert [b.label for b in reader.scan.bins] == ["20-32 keV", ">32 keV"]
+        reader.close()
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
