@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _CLASSIC, _BIG = 42, 43
+#: Bytes of one value by TIFF field type (TIFF 6.0 section 2; 16 to 18 are BigTIFF's).
+_VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
 def is_tiff(path: Path) -> bool:
@@ -156,11 +158,25 @@ def _count_directories(path: Path, stream: Any, size: int) -> int:
         rest = entries * entry_bytes + struct.calcsize(pointer)
         if offset + count_bytes + rest > size:
             raise _truncated(path, f"the directory of page {len(seen) - 1}", offset, count_bytes + rest, size)
-        stream.seek(offset + count_bytes + entries * entry_bytes)
-        offset = struct.unpack(order + pointer, stream.read(struct.calcsize(pointer)))[0]
+        table = stream.read(rest)
+        _check_values(path, table[: entries * entry_bytes], order, pointer, entry_bytes, size)
+        offset = struct.unpack(order + pointer, table[entries * entry_bytes :])[0]
     if not seen:
         raise FrameFormatError(f"{path} is a TIFF without pages")
     return len(seen)
+
+
+def _check_values(path: Path, table: bytes, order: str, pointer: str, entry_bytes: int, size: int) -> None:
+    """Refuse a directory with an entry whose value lies beyond the end of the file."""
+    inline_bytes = struct.calcsize(pointer)
+    for start in range(0, len(table), entry_bytes):
+        tag, kind, count = struct.unpack(order + "HH" + pointer, table[start : start + 4 + inline_bytes])
+        n_bytes = count * _VALUE_BYTES.get(kind, 0)
+        if n_bytes <= inline_bytes:
+            continue
+        offset = struct.unpack(order + pointer, table[start + entry_bytes - inline_bytes : start + entry_bytes])[0]
+        if offset + n_bytes > size:
+            raise _truncated(path, f"the value of tag {tag}", offset, n_bytes, size)
 
 
 def _truncated(path: Path, what: str, offset: int, n_bytes: int, size: int) -> FrameFormatError:
