@@ -7,7 +7,8 @@
     |-- InvalidQueryError (ValueError)
     |-- InstanceNotFoundError
     |-- ConformanceError (ValueError)
-    |   `-- EncodingError
+    |   |-- EncodingError
+    |   `-- ClassMismatchError
     |-- PackError
     |-- PeerError
     `-- IndexUnavailableError
@@ -32,6 +33,10 @@ class ConformanceError(PacsError, ValueError):
 
 class EncodingError(ConformanceError):
     """A volume, its grid or its description cannot be written as valid DICOM."""
+
+
+class ClassMismatchError(ConformanceError):
+    """A received data set is of another SOP class, or another instance, than the request says."""
 
 
 class PackError(PacsError):
