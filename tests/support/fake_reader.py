@@ -25,18 +25,18 @@ def small_scan(
         pitch_u_mm=0.11,
         pitch_v_mm=0.11,
     )
-    scan = Scan(
-        scan_id=scan_id,
-        source_format="array",
-        content=content,
-        bins=tuple(EnergyBin(i, "counter", 20.0 + 10 * i) for i in range(n_bins)),
-        pixel_type=pixel_type,
-        n_views=n_views,
-        n_rows=n_rows,
-        n_cols=n_cols,
-        geometry=geometry,
-    )
-    return replace(scan, **changes) if changes else scan
+    description = {
+        "scan_id": scan_id,
+        "source_format": "array",
+        "content": content,
+        "bins": tuple(EnergyBin(i, "counter", 20.0 + 10 * i) for i in range(n_bins)),
+        "pixel_type": pixel_type,
+        "n_views": n_views,
+        "n_rows": n_rows,
+        "n_cols": n_cols,
+        "geometry": geometry,
+    }
+    return Scan(**(description | changes))
 
 
 class FakeReader:
