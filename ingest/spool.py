@@ -7,8 +7,10 @@ DataNode died; so its bytes wait on the local disk until the store has them.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
+#: Bins that are compressed at once.
+MAX_THREADS = 4
 _COPY_BYTES = 1024 * 1024
 
 
@@ -51,6 +55,9 @@ class FileGroup:
         self._stack = ExitStack()
         self._handles: dict[int, BinaryIO] = {}
         self._writers: dict[int, ChunkFileWriter] = {}
+        # zstd takes most of the time and leaves the interpreter free meanwhile.
+        n_threads = max(1, min(len(bins), MAX_THREADS, os.cpu_count() or 1))
+        self._threads = self._stack.enter_context(ThreadPoolExecutor(n_threads, thread_name_prefix="conepacs-spool"))
         with self._disk_errors():
             for index in bins:
                 handle = self._stack.enter_context(tempfile.TemporaryFile(prefix="conepacs-", dir=folder))
@@ -65,6 +72,7 @@ class FileGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._threads.shutdown()
         for writer in self._writers.values():
             writer.abandon()
         self._stack.close()
@@ -72,8 +80,12 @@ class FileGroup:
     def write_block(self, block_index: int, frames: NDArray[Any]) -> None:
         """Append one view block, frames (bin, view, row, col)."""
         with self._disk_errors():
-            for index, writer in self._writers.items():
-                writer.write_block(block_index, frames[index])
+            written = [
+                self._threads.submit(writer.write_block, block_index, frames[index])
+                for index, writer in self._writers.items()
+            ]
+            for one in written:
+                one.result()
 
     def publish(self, store: Store, bin_index: int) -> tuple[ChunkFile, tuple[int, ...]]:
         """Finish the file of one bin and publish it; return its entry and the stored bytes of its row groups."""

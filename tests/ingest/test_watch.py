@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from ingest.chunks import list_scans, open_scan_chunks
 from ingest.errors import FrameFormatError, IncompleteScanError
+from ingest.readers import open_source
 from ingest.upload import upload, watch
 from tests.support.fake_reader import random_reader
 from tests.support.fake_store import FakeStore
+from tests.support.reader_samples_plain import GEOMETRY_TOML, counts, write_toml
 
 SOURCE = Path("scanner")
 SMALL = {"memory_bytes": 2 * 2 * 6 * 5 * 2, "file_bytes": 1}
@@ -23,25 +27,31 @@ SMALL = {"memory_bytes": 2 * 2 * 6 * 5 * 2, "file_bytes": 1}
 def test_views_are_uploaded_as_they_come():
     reader, store = random_reader(), FakeStore()
     reader.limit = 0
-    seen = []
+    stages, waiting, uploaded = set(), threading.Event(), threading.Event()
 
     def write_slowly() -> None:
-        while reader.limit < 8:
-            time.sleep(0.02)
-            reader.limit += 1
-
-    scanner = threading.Thread(target=write_slowly)
+        waiting.wait(5)
+        for limit in range(1, 8):
+            time.sleep(0.005)
+            reader.limit = limit
+        # The last view is written only when others are in the store.
+        if uploaded.wait(5):
+            reader.limit = 8
 
     def note(progress) -> None:
-        seen.append((progress.stage, reader.limit, progress.files_written))
-        if not scanner.ident:
-            scanner.start()
+        stages.add(progress.stage)
+        waiting.set()
+        if progress.files_written:
+            uploaded.set()
 
-    report = watch(SOURCE, store, open_reader=lambda _: reader, poll_s=0.005, timeout_s=5, progress=note, **SMALL)
-    scanner.join()
+    scanner = threading.Thread(target=write_slowly)
+    scanner.start()
+    try:
+        report = watch(SOURCE, store, open_reader=lambda _: reader, poll_s=0.005, timeout_s=5, progress=note, **SMALL)
+    finally:
+        scanner.join()
     assert report.files_written == 2 * 4 + 2 + 2 + 1
-    assert any(stage == "waiting" for stage, _, _ in seen)
-    assert any(written > 0 and there < 8 for _, there, written in seen), "nothing was uploaded before the end"
+    assert stages == {"waiting", "reading", "writing", "done"}
     whole = FakeStore()
     upload(random_reader(), whole, **SMALL)
     assert store.files == whole.files
@@ -76,6 +86,46 @@ def test_a_source_that_is_not_there_yet_is_waited_for():
     )  # fmt: skip
     assert looks == [SOURCE] * 3
     assert messages[:2] == ["scanner does not exist"] * 2
+
+
+def test_a_folder_of_tiffs_is_watched_while_a_slow_scanner_writes_it(tmp_path):
+    frames = counts(8, 6, 5)
+    folder, store = tmp_path / "scan-7", FakeStore()
+    started, uploaded = threading.Event(), threading.Event()
+
+    def write_slowly() -> None:
+        started.wait(5)
+        folder.mkdir()
+        write_toml(folder, "[scan]\nn_views = 8\n" + GEOMETRY_TOML)
+        for index, frame in enumerate(frames):
+            buffer = io.BytesIO()
+            tifffile.imwrite(buffer, frame)
+            content = buffer.getvalue()
+            with (folder / f"view_{index}.tif").open("wb") as file:
+                file.write(content[: len(content) // 2])
+                file.flush()
+                time.sleep(0.01)  # half a file is no view
+                file.write(content[len(content) // 2 :])
+            if index == 6:
+                assert uploaded.wait(5)
+
+    def note(progress) -> None:
+        started.set()
+        if progress.files_written:
+            uploaded.set()
+
+    scanner = threading.Thread(target=write_slowly)
+    scanner.start()
+    try:
+        report = watch(folder, store, poll_s=0.005, timeout_s=10, progress=note, **SMALL)
+    finally:
+        scanner.join()
+    stored = open_scan_chunks(store, report.scan_id)
+    source = open_source(folder)
+    for view in range(8):
+        np.testing.assert_array_equal(stored.read_view(0, view), source.read_views(view, view + 1)[0, 0])
+    source.close()
+    assert upload(open_source(folder), store, **SMALL).unchanged
 
 
 def test_a_source_that_never_comes_is_given_up():
