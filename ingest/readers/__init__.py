@@ -124,7 +124,8 @@ def open_source(source: Path, *, source_format: str | None = None, options: Sour
                 f"but the {name} reader finds {reader.scan.n_views}"
             )
         bin_pixels = said.bin_pixels or 1
-        return BinnedReader.wrap(reader, bin_pixels) if bin_pixels > 1 else reader
+        repeated = said.repeat_views is not None
+        return BinnedReader.wrap(reader, bin_pixels, repeated=repeated) if bin_pixels > 1 else reader
     except ScanDescriptionError:
         reader.close()
         raise

@@ -86,11 +86,12 @@ class BinnedReader:
     reader: ScanReader
     bin_pixels: int
     scan: Scan
+    repeated: bool = False
 
     @classmethod
-    def wrap(cls, reader: ScanReader, bin_pixels: int) -> BinnedReader:
-        """Bin the pixels of an opened reader."""
-        return cls(reader, bin_pixels, bin_scan(reader.scan, bin_pixels))
+    def wrap(cls, reader: ScanReader, bin_pixels: int, *, repeated: bool = False) -> BinnedReader:
+        """Bin the pixels of an opened reader; `repeated` says that all its views are the same one."""
+        return cls(reader, bin_pixels, bin_scan(reader.scan, bin_pixels), repeated)
 
     def available_views(self) -> int:
         """How many leading views can be read now."""
@@ -100,8 +101,11 @@ class BinnedReader:
         """Views ``start <= view < stop`` as (bin, view, row, col), one view at a time in the wider type."""
         scan = self.scan
         binned = np.empty((scan.n_bins, stop - start, scan.n_rows, scan.n_cols), dtype=scan.pixel_type)
-        for view in range(start, stop):
+        last = min(start + 1, stop) if self.repeated else stop
+        for view in range(start, last):
             binned[:, view - start] = self._bin(self.reader.read_views(view, view + 1), f"view {view}")[:, 0]
+        if self.repeated:
+            binned[:, 1:] = binned[:, :1]
         return binned
 
     def read_flats(self) -> NDArray[Any] | None:
