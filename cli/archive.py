@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens store, index and journal from settings: the one place that knows their defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import StoreUrlError
+from storage.filesystem import local_path, open_store
+
+if TYPE_CHECKING:
+    from pacs.journal import Journal
+    from pacs.sql_index import SqlIndex
+    from storage.filesystem import Store
+
+INDEX_NAME = "index.sqlite"
+JOURNAL_NAME = "journal"
+
+
+def open_index(store: Store, index: str = "") -> SqlIndex:
+    """Open the index and bring its tables up to date.
+
+    Raises
+    ------
+    StoreUrlError
+        If none is given and the store is no local folder.
+    DatabaseError
+        If it cannot be opened, or was written by a newer version.
+    """
+    from pacs.sql_index import SqlIndex
+    from pacs.tables import MIGRATIONS
+    from storage.database import apply_migrations, create_database_engine, sqlite_url
+
+    if not index:
+        path = local_path(store, INDEX_NAME)
+        if path is None:
+            raise StoreUrlError(
+                f"{store.url} is no local folder, so the index needs a place of its own: give --index FILE or URL"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        index = sqlite_url(path)
+    elif "://" not in index:
+        Path(index).absolute().parent.mkdir(parents=True, exist_ok=True)
+        index = sqlite_url(Path(index).absolute())
+    engine = create_database_engine(index)
+    apply_migrations(engine, MIGRATIONS)
+    return SqlIndex(engine)
+
+
+def open_journal(store: Store, folder: str = "") -> Journal:
+    """Return the journal of received objects.
+
+    Raises
+    ------
+    StoreUrlError
+        If no folder is given and the store is no local folder.
+    """
+    from pacs.journal import Journal
+
+    path = Path(folder) if folder else local_path(store, JOURNAL_NAME)
+    if path is None:
+        raise StoreUrlError(
+            f"{store.url} is no local folder, so received objects need a place of their own: give --journal FOLDER"
+        )
+    return Journal(path)
+
+
+def open_named_store(url: str) -> Store:
+    """Open a store by URL or path."""
+    return open_store(url)

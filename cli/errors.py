@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rim of the command line: one table from errors to exit codes, one plain sentence each."""
+
+from __future__ import annotations
+
+from ingest.errors import ChunkCorruptError, IngestError
+from pacs.errors import IndexUnavailableError, InstanceNotFoundError, PackError, PacsError, PeerError
+from reconstruction.errors import BackendUnavailableError, ReconstructionError
+from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
+from storage.errors import ChecksumError, DatabaseError, StorageError, StoreUrlError
+
+USAGE = 2
+BAD_INPUT = 3
+UNAVAILABLE = 4
+CORRUPT = 5
+FAILED = 6
+INTERRUPTED = 130
+
+#: The first entry that an error is an instance of counts.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (ChunkCorruptError, CORRUPT),
+    (BandCorruptError, CORRUPT),
+    (ChecksumError, CORRUPT),
+    (PackError, CORRUPT),
+    (TaskFailedError, FAILED),
+    (SessionError, UNAVAILABLE),
+    (BackendUnavailableError, UNAVAILABLE),
+    (StoreUrlError, BAD_INPUT),
+    (DatabaseError, UNAVAILABLE),
+    (StorageError, UNAVAILABLE),
+    (IndexUnavailableError, UNAVAILABLE),
+    (PeerError, UNAVAILABLE),
+    (InstanceNotFoundError, BAD_INPUT),
+    (IngestError, BAD_INPUT),
+    (ReconstructionError, BAD_INPUT),
+    (SparkJobError, BAD_INPUT),
+    (PacsError, BAD_INPUT),
+)
+
+EXIT_CODE_HELP = (
+    "Exit codes: 0 done, 2 wrong usage, 3 input that cannot be used, 4 something does not answer "
+    "(store, index, peer, Spark), 5 stored data damaged, 6 a task failed, 130 interrupted."
+)
+
+
+def exit_code_of(error: Exception) -> int | None:
+    """Return the exit code of an error that one of our packages raised on purpose; None for any other."""
+    for kind, code in EXIT_CODES:
+        if isinstance(error, kind):
+            return code
+    return None

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``conepacs pacs import | find | send | get | echo``: the archive and its peers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from cli.options import IndexOption, JsonOption, StoreOption
+from cli.output import print_json, print_pairs, print_table
+from cli.settings import load
+
+if TYPE_CHECKING:
+    from pacs.index import Index, Level
+    from pacs.journal import Journal
+    from pacs.query import Model
+    from pacs.scu import Peer
+    from storage.filesystem import Store
+
+app = typer.Typer(help="Import DICOM files, query the archive, and speak to other DICOM nodes.", no_args_is_help=True)
+
+PeerArgument = Annotated[str, typer.Argument(help="The other node.", metavar="AE@HOST:PORT")]
+KeysOption = Annotated[
+    list[str] | None,
+    typer.Option("--key", "-k", help="KEYWORD=VALUE to match (* and ?, ranges a-b), or KEYWORD alone to show."),
+]
+_SHOWN = {
+    "PATIENT": ("PatientID", "PatientName", "NumberOfPatientRelatedStudies"),
+    "STUDY": ("PatientID", "StudyDate", "StudyDescription", "NumberOfStudyRelatedInstances", "StudyInstanceUID"),
+    "SERIES": ("Modality", "SeriesNumber", "SeriesDescription", "NumberOfSeriesRelatedInstances", "SeriesInstanceUID"),
+    "IMAGE": ("InstanceNumber", "SOPInstanceUID"),
+}
+
+
+def parse_peer(text: str, calling_ae_title: str = "CONEPACS") -> Peer:
+    """Read ``AE@HOST:PORT``."""
+    from pacs.scu import Peer
+
+    ae_title, at, address = text.partition("@")
+    host, colon, port = address.rpartition(":")
+    if not (ae_title and at and host and colon and port.isdigit()):
+        raise typer.BadParameter(f"a peer is AE@HOST:PORT, got '{text}'")
+    return Peer(host, int(port), ae_title, calling_ae_title)
+
+
+def parse_keys(texts: list[str]) -> dict[str, str]:
+    """Read ``KEYWORD=VALUE`` and ``KEYWORD`` texts."""
+    keys = {}
+    for text in texts:
+        keyword, _, value = text.partition("=")
+        keys[keyword.strip()] = value
+    return keys
+
+
+def _archive(store: str | None, index: str | None) -> tuple[Store, Index, Journal]:
+    from cli.archive import open_index, open_journal
+    from cli.pacs_settings import PacsSettings
+    from storage.filesystem import open_store
+
+    settings = load(PacsSettings, store=store, index=index)
+    opened = open_store(settings.store)
+    return opened, open_index(opened, settings.index), open_journal(opened, settings.journal.folder)
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    store: StoreOption = None,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import DICOM files into the archive; what is no DICOM instance is skipped with a sentence."""
+    from pacs.importer import import_files
+
+    _, opened_index, journal = _archive(store, index)
+    report = import_files(paths, index=opened_index, journal=journal)
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    rows = [("new", report.added), ("already there", report.identical), ("other versions", report.version)]
+    print_pairs("imported", [(label, str(n)) for label, n in rows])
+    for sentence in report.skipped:
+        typer.echo(f"skipped: {sentence}")
+
+
+@app.command()
+def find(
+    level: Annotated[str, typer.Argument(help="patient, study, series or image.")] = "study",
+    keys: KeysOption = None,
+    peer: Annotated[
+        str | None, typer.Option("--peer", help="Ask another node instead of the own archive.", metavar="AE@HOST:PORT")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Matches at most.")] = 100,
+    store: StoreOption = None,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Query the archive, or another node by C-FIND.
+
+    conepacs pacs find study -k PatientID='STONE*'
+    conepacs pacs find series -k StudyInstanceUID=1.2.3 --peer ORTHANC@localhost:4242
+    """
+    wanted = level.upper()
+    if wanted not in _SHOWN:
+        raise typer.BadParameter(f"level is patient, study, series or image, got '{level}'")
+    chosen = cast("Level", wanted)
+    given = parse_keys(keys or [])
+    shown = tuple(dict.fromkeys([*_SHOWN[wanted], *given]))
+    if peer is not None:
+        from pacs.scu import find as ask
+
+        model: Model = "PATIENT_ROOT" if wanted == "PATIENT" else "STUDY_ROOT"
+        rows = ask(parse_peer(peer), chosen, dict.fromkeys(shown, "") | given, model=model)[:limit]
+    else:
+        from pacs.index import Query
+        from pacs.query import parse_match
+
+        _, opened_index, _ = _archive(store, index)
+        matches = {keyword: match for keyword, text in given.items() if (match := parse_match(keyword, text))}
+        rows = opened_index.find(Query(chosen, matches, shown), limit=limit)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(f"{len(rows)} match(es)", list(shown), [[row.get(keyword, "") for keyword in shown] for row in rows])
+
+
+@app.command()
+def send(
+    peer: PeerArgument,
+    paths: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders; none with --study.")] = None,
+    study: Annotated[list[str] | None, typer.Option("--study", help="Study UID in the archive; repeatable.")] = None,
+    series: Annotated[list[str] | None, typer.Option("--series", help="Series UID in the archive; repeatable.")] = None,
+    store: StoreOption = None,
+    index: IndexOption = None,
+) -> None:
+    """Send files, or studies and series of the archive, to another node by C-STORE.
+
+    conepacs pacs send ORTHANC@localhost:4242 --study 2.25.123
+    """
+    from pacs.errors import InstanceNotFoundError, PeerError
+    from pacs.retrieve import InstanceReader
+    from pacs.scu import kinds_of
+    from pacs.scu import send as send_objects
+
+    node = parse_peer(peer)
+    if study or series:
+        opened, opened_index, journal = _archive(store, index)
+        records = opened_index.instances(study_uids=study or (), series_uids=series or ())
+        if not records:
+            raise InstanceNotFoundError(f"the archive has nothing under {', '.join([*(study or []), *(series or [])])}")
+        reader = InstanceReader(opened, journal)
+        kinds = sorted({(r.sop_class_uid, r.transfer_syntax_uid) for r in records})
+        report = send_objects(node, ((r.sop_instance_uid, reader.open_bytes(r.location)) for r in records), kinds)
+        refused: list[str] = []
+    else:
+        files = _files(paths or [])
+        kinds, refused = kinds_of((str(p), p.read_bytes()) for p in files)
+        named = {sentence.partition(":")[0] for sentence in refused}
+        good = [p for p in files if str(p) not in named]
+        report = send_objects(node, ((str(p), p.read_bytes()) for p in good), kinds)
+    typer.echo(f"{report.n_sent} instance(s) sent to {node}")
+    problems = [*refused, *report.failures]
+    for sentence in problems:
+        typer.echo(f"not sent: {sentence}")
+    if report.failures or (refused and not report.n_sent):
+        raise PeerError(f"{len(problems)} instance(s) were not sent to {node}")
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """All files under the paths."""
+    if not paths:
+        raise typer.BadParameter("give files or folders, or --study or --series")
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise typer.BadParameter(f"{path} does not exist")
+        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return found
+
+
+@app.command()
+def get(
+    peer: PeerArgument,
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    study: Annotated[str, typer.Option("--study", help="Study UID.")],
+    series: Annotated[str | None, typer.Option("--series", help="Series UID.")] = None,
+) -> None:
+    """Fetch a study or series from another node by C-GET."""
+    from pacs.part10 import describe_instance
+    from pacs.scu import get as fetch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = {"StudyInstanceUID": study} | ({"SeriesInstanceUID": series} if series else {})
+
+    def keep(part10_bytes: bytes) -> None:
+        uid = describe_instance(part10_bytes, name="received instance").sop_instance_uid
+        (folder / f"{uid}.dcm").write_bytes(part10_bytes)
+
+    report = fetch(parse_peer(peer), "SERIES" if series else "STUDY", keys, keep)
+    typer.echo(f"{report.n_received} instance(s) received, {report.n_failed} failed; they are in {folder}")
+
+
+@app.command()
+def echo(peer: PeerArgument) -> None:
+    """Verify that another node answers (C-ECHO)."""
+    from pacs.scu import echo as verify
+
+    node = parse_peer(peer)
+    verify(node)
+    typer.echo(f"{node} answers")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``conepacs serve``: the DICOM server, DICOMweb and the viewer's page in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import IndexOption, StoreOption
+from cli.settings import load
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from cli.serve_settings import ServeSettings
+    from pacs.scp import PacsServer
+
+
+def serve(
+    store: StoreOption = None,
+    index: IndexOption = None,
+    journal: Annotated[str | None, typer.Option("--journal", help="Folder for received objects.")] = None,
+    ae_title: Annotated[str | None, typer.Option("--ae-title", help="Own AE title (CONEPACS).")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")] = None,
+    dicom_port: Annotated[int | None, typer.Option("--dicom-port", help="Port for DICOM (11112).")] = None,
+    http_port: Annotated[int | None, typer.Option("--http-port", help="Port for DICOMweb and pages (8042).")] = None,
+    destinations: Annotated[
+        list[str] | None, typer.Option("--destination", help="C-MOVE destination; repeatable.", metavar="AE@HOST:PORT")
+    ] = None,
+) -> None:
+    """Answer viewers: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET, QIDO-RS, WADO-RS, and a page to scroll series.
+
+    Listens on loopback unless told otherwise; there are no user accounts yet, so keep it there or behind a proxy.
+
+        conepacs serve --store /data/pacs --destination VIEWER@localhost:11113
+    """
+    from cli.serve_settings import ServeSettings
+
+    settings = _with_options(
+        load(ServeSettings, store=store, index=index),
+        journal,
+        ae_title,
+        host,
+        dicom_port,
+        http_port,
+        destinations or [],
+    )
+    server, web = make_servers(settings)
+    with server:
+        scp, http = settings.scp, settings.http
+        typer.echo(f"DICOM: {scp.ae_title}@{scp.host}:{server.port}")
+        typer.echo(f"page and DICOMweb: http://{http.host}:{http.port}/ and /dicom-web")
+        typer.echo("stop with Ctrl-C")
+        web.run()
+
+
+def _with_options(
+    settings: ServeSettings,
+    journal: str | None,
+    ae_title: str | None,
+    host: str | None,
+    dicom_port: int | None,
+    http_port: int | None,
+    destinations: list[str],
+) -> ServeSettings:
+    """Put what was given on the command line over the settings."""
+    from cli.pacs import parse_peer
+    from pacs.scp import MoveDestination
+
+    peers = [parse_peer(text) for text in destinations]
+    scp = dataclasses.replace(
+        settings.scp,
+        ae_title=ae_title or settings.scp.ae_title,
+        host=host or settings.scp.host,
+        port=settings.scp.port if dicom_port is None else dicom_port,
+        move_destinations=dict(settings.scp.move_destinations)
+        | {peer.ae_title: MoveDestination(peer.host, peer.port) for peer in peers},
+    )
+    http = dataclasses.replace(
+        settings.http, host=host or settings.http.host, port=settings.http.port if http_port is None else http_port
+    )
+    kept = settings.journal if journal is None else dataclasses.replace(settings.journal, folder=journal)
+    return settings.model_copy(update={"scp": scp, "http": http, "journal": kept})
+
+
+def make_servers(settings: ServeSettings) -> tuple[PacsServer, uvicorn.Server]:
+    """Make the DICOM server and the HTTP server over one archive; neither listens yet.
+
+    Objects that a crash left in the journal without a row are registered first.
+    """
+    import uvicorn
+
+    from cli.archive import open_index, open_journal
+    from pacs.receive import recover
+    from pacs.retrieve import InstanceReader
+    from pacs.scp import PacsServer
+    from storage.filesystem import open_store
+    from viewer_api.app import create_app
+
+    store = open_store(settings.store)
+    index, journal = open_index(store, settings.index), open_journal(store, settings.journal.folder)
+    recover(index, journal)
+    reader = InstanceReader(store, journal)
+    server = PacsServer(settings.scp, index=index, reader=reader, journal=journal)
+    app = create_app(index=index, reader=reader, settings=settings.http)
+    config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_level="warning", lifespan="off")
+    return server, uvicorn.Server(config)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``conepacs upload``: a scan into the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import JsonOption, StoreOption, parse_bytes, parse_settings
+from cli.output import mebibytes, print_json, print_pairs, stage_progress
+from cli.settings import StoreSettings, load
+
+if TYPE_CHECKING:
+    from ingest.upload import UploadReport
+
+SourceArgument = Annotated[Path, typer.Argument(help="File or folder that the scanner wrote.", metavar="SOURCE")]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="Reader: nikon, merlin, nxtomo, dataexchange, htc, tiff or array.")
+]
+DescriptionOption = Annotated[
+    Path | None, typer.Option("--description", help="A scan.toml that does not lie in or beside the source.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A reader's setting, e.g. bin_pixels=2; can be repeated.")
+]
+ScanIdOption = Annotated[str | None, typer.Option("--scan-id", help="Name in the store (default: by the source).")]
+
+
+def upload(
+    source: SourceArgument,
+    store: StoreOption = None,
+    scan_id: ScanIdOption = None,
+    source_format: FormatOption = None,
+    description: DescriptionOption = None,
+    settings: SetOption = None,
+    memory: Annotated[str, typer.Option(help="Memory for one block of views.")] = "1GB",
+    watch: Annotated[bool, typer.Option("--watch", help="Take frames as the scanner writes them.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="With --watch: give up when no view came for so long [s].")] = 900.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an unfinished upload of this scan.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload a scan into the store.
+
+    Shows progress, goes on where an interrupted upload stopped, and changes nothing when the scan is there already.
+    The geometry that a detector file cannot give comes from a scan.toml in or beside the source (see the manual,
+    "Formats").
+
+        conepacs upload stone/ --store /data/pacs
+        conepacs upload scan.xtekct --store hdfs://namenode:8020/pacs --set bin_pixels=2
+    """
+    from ingest.readers import SourceOptions, open_source
+    from ingest.upload import UploadProgress
+    from ingest.upload import upload as upload_scan
+    from ingest.upload import watch as watch_scan
+    from storage.filesystem import open_store
+
+    target = open_store(load(StoreSettings, store=store).store)
+    opener = functools.partial(
+        open_source, source_format=source_format,
+        options=SourceOptions(scan_id, parse_settings(settings or []), description),
+    )  # fmt: skip
+    with stage_progress(as_json) as show:
+
+        def tell(progress: UploadProgress) -> None:
+            show(progress.stage if progress.stage == "waiting" else "views", progress.views_done, progress.n_views)
+
+        if watch:
+            report = watch_scan(
+                source, target, open_reader=opener, timeout_s=timeout_s, memory_bytes=parse_bytes(memory),
+                restart=restart, progress=tell,
+            )  # fmt: skip
+        else:
+            reader = opener(source)
+            try:
+                report = upload_scan(
+                    reader, target, memory_bytes=parse_bytes(memory), restart=restart, progress=tell
+                )  # fmt: skip
+            finally:
+                reader.close()
+    _print_report(report, target.url, as_json)
+
+
+def _print_report(report: UploadReport, url: str, as_json: bool) -> None:
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    if report.unchanged:
+        typer.echo(f"scan {report.scan_id} is in {url} already; nothing was changed")
+        return
+    rows = [
+        ("scan", report.scan_id),
+        ("store", url),
+        ("views, bins", f"{report.n_views}, {report.n_bins}"),
+        ("stored", f"{mebibytes(report.stored_bytes)} for {mebibytes(report.pixel_bytes)} of pixels"),
+        ("files", f"{report.files_written} written, {report.files_kept} kept from before"),
+        ("seconds", f"{report.seconds:.1f}"),
+        *(("note", note) for note in report.notes),
+    ]
+    print_pairs("uploaded", rows)
+    typer.echo(f"next: conepacs reconstruct {report.scan_id}")
