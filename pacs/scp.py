@@ -16,6 +16,7 @@ from pynetdicom import AE, evt
 
 from pacs.dimse import MAX_PDU_BYTES, UNCOMPRESSED, set_no_delay, set_up_pynetdicom
 from pacs.errors import PacsError
+from pacs.guarded_socket import GuardedSocket
 from pacs.handlers import (
     FIND_MODELS,
     GET_MODELS,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from pacs.retrieve import InstanceReader
 
 _VERIFICATION = "1.2.840.10008.1.1"
+#: Far above what is agreed for data; association requests with many contexts are long.
+_MAX_RECEIVED_PDU_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -193,6 +196,7 @@ class PacsServer:
             (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_CONN_CLOSE, lambda event: self._silent.forget(event.assoc)),
             (evt.EVT_REQUESTED, lambda event: self._silent.forget(event.assoc)),
+            (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
@@ -203,9 +207,15 @@ class PacsServer:
     def _on_open(self, event: Any) -> None:
         """A connection opened: no delay, no endless wait for the rest of a message, few silent ones."""
         set_no_delay(event)
-        connection = event.assoc.dul.socket.socket
-        connection.settimeout(self.config.network_timeout_s)
+        transport = event.assoc.dul.socket
+        connection = transport.socket
+        connection.settimeout(self.config.acse_timeout_s)
+        transport.socket = GuardedSocket(connection, _MAX_RECEIVED_PDU_BYTES)
         self._silent.add(event.assoc, connection)
+
+    def _on_established(self, event: Any) -> None:
+        """A peer is known now: it gets more time for the rest of a message."""
+        event.assoc.dul.socket.socket.settimeout(self.config.network_timeout_s)
 
     def _on_store(self, event: Any) -> int | Dataset:
         """Keep one object; the answer is sent when it is durable."""

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from io import BytesIO
 
 import pytest
@@ -316,6 +318,39 @@ def test_silent_connections_and_half_messages_do_not_keep_others_out(archive):
     finally:
         for connection in held:
             connection.close()
+
+
+@pytest.mark.parametrize("kind", [0x01, 0x04])
+def test_a_message_that_announces_4_gib_ends_its_connection(archive, kind):
+    with socket.create_connection(("127.0.0.1", archive.port), timeout=5) as connection:
+        connection.sendall(struct.pack(">BBL", kind, 0, 0xFFFFFFFF))
+        with suppress(ConnectionError):
+            assert connection.recv(100) == b""
+        echo(archive.peer)
+
+
+def test_a_silent_connection_is_closed_in_time(archive, tmp_path):
+    journal = Journal(tmp_path / "journal")
+    reader = InstanceReader(open_store(str(tmp_path)), journal)
+    config = ScpConfig(port=0, acse_timeout_s=0.3)
+    with PacsServer(config, index=archive.index, reader=reader, journal=journal) as server:
+        for sent in (b"", b"\x01\x00\x00\x00\x10\x00half"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+                connection.sendall(sent)
+                with suppress(ConnectionError):
+                    assert connection.recv(100) in (b"", b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+
+
+def test_patients_do_not_appear_in_the_log(archive, caplog):
+    caplog.set_level(logging.DEBUG)
+    find(archive.peer, "STUDY", {"PatientName": "Müller*", "PatientID": "P1"})
+    with pytest.raises(PeerError):
+        find(archive.peer, "STUDY", {"PatientName": "Müller*", "StudyDate": "Müller"})
+    store_raw(archive, b"M\x00u\x00ller" * 20)
+    get(archive.peer, "STUDY", {"StudyInstanceUID": "1.2.826.1.1"}, lambda _: None, sop_classes=[CT])
+    assert "C-FIND from CONEPACS failed: InvalidQueryError" in caplog.text
+    assert "ller" not in caplog.text
+    assert "P1" not in caplog.text
 
 
 def test_several_senders_at_once(archive):
