@@ -6,16 +6,17 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotation of ScpConfig
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from pacs.dimse import MAX_PDU_BYTES, UNCOMPRESSED, set_no_delay, set_up_pynetdicom
-from pacs.errors import PacsError
+from pacs.errors import InvalidQueryError, PacsError
 from pacs.guarded_socket import GuardedSocket
 from pacs.handlers import (
     FIND_MODELS,
@@ -31,7 +32,7 @@ from pacs.status import CANCEL, PENDING, SUCCESS, status_of
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
@@ -239,7 +240,7 @@ class PacsServer:
         try:
             yield from find_responses(
                 self._index,
-                event.identifier,
+                _identifier(event),
                 FIND_MODELS[event.request.AffectedSOPClassUID],
                 max_matches=self.config.max_matches,
                 ae_title=self.config.ae_title,
@@ -253,7 +254,7 @@ class PacsServer:
         """Send instances over the same association."""
         try:
             model = GET_MODELS[event.request.AffectedSOPClassUID]
-            records = instances_to_send(self._index, event.identifier, model)
+            records = instances_to_send(self._index, _identifier(event), model)
         except Exception as error:  # noqa: BLE001 - the rim
             _log_failure("C-GET", event, error)
             yield 1
@@ -272,7 +273,7 @@ class PacsServer:
             return
         try:
             model = MOVE_MODELS[event.request.AffectedSOPClassUID]
-            records = instances_to_send(self._index, event.identifier, model)
+            records = instances_to_send(self._index, _identifier(event), model)
         except Exception as error:
             # pynetdicom knows no status before the destination answers: it sends C514, unable to process.
             _log_failure("C-MOVE", event, error)
@@ -319,6 +320,14 @@ class _SilentConnections:
         """It has asked, or is closed."""
         with self._lock:
             self._open.pop(assoc, None)
+
+
+def _identifier(event: Any) -> Dataset:
+    """Identifier of a request, its values still encoded."""
+    try:
+        return cast("Dataset", event.identifier)
+    except Exception as error:
+        raise InvalidQueryError("The identifier is not a readable data set.") from error
 
 
 def _calling_ae_title(assoc: Association) -> str:

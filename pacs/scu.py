@@ -14,7 +14,7 @@ from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.presentation import build_context, build_role
 
 from pacs.dimse import MAX_CONTEXTS, MAX_PDU_BYTES, UNCOMPRESSED, set_no_delay, set_up_pynetdicom
-from pacs.errors import ConformanceError, PeerError
+from pacs.errors import ConformanceError, PacsError, PeerError
 from pacs.handlers import FIND_MODELS, GET_MODELS, contexts_for
 from pacs.part10 import describe_instance, file_meta_bytes
 from pacs.query import add_text_element, identifier_values
@@ -228,6 +228,12 @@ def _association(
         raise PeerError(_why_not_established(peer, assoc))
     try:
         yield assoc
+    except (ValueError, RuntimeError) as error:
+        assoc.abort()
+        if isinstance(error, PacsError):
+            raise
+        # pynetdicom's words for a service that was not accepted, or an association that ended midway.
+        raise PeerError(f"{peer} does not take the request: {error}") from error
     except BaseException:
         assoc.abort()
         raise

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_FIND, C_STORE
 from pynetdicom.presentation import build_context, build_role
 
 from pacs.errors import PacsError, PeerError
@@ -82,6 +82,11 @@ def store_raw(server, dataset_bytes, *, sop_class=CT, uid="1.2.3.4", syntax="1.2
     request.MessageID, request.Priority = 1, 2
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, uid
     request.DataSet = BytesIO(dataset_bytes)
+    return exchange(assoc, request)
+
+
+def exchange(assoc, request):
+    """Send a message past pynetdicom's checks; returns the answer."""
     assoc._reactor_checkpoint.clear()
     wait_until("the reactor pauses", lambda: assoc._is_paused, interval_s=0.001)
     assoc.dimse.send_msg(request, 1)
@@ -155,6 +160,20 @@ def test_queries_that_cannot_be_answered(archive, values, comment):
     assert status.Status == 0xA900
     assert status.ErrorComment.startswith(comment)
     assert len(status.ErrorComment) <= 64
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("garbage", [b"\x00" * 7, b"\x08\x00\x52\x00\xff\xff\xff\x00ab", b"\xff" * 64])
+def test_an_identifier_that_cannot_be_read_is_refused(archive, garbage):
+    assoc = connected(archive, [build_context(STUDY_FIND, "1.2.840.10008.1.2")])
+    request = C_FIND()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID = STUDY_FIND
+    request.Identifier = BytesIO(garbage)
+    response = exchange(assoc, request)
+    assert response.Status == 0xA900
+    assert response.ErrorComment
+    echo(archive.peer)
 
 
 def test_get_gives_identical_bytes_of_the_data_set(archive):
