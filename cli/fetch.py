@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import io
 import json
-import socket
-import threading
-import time
 import urllib.request
 from contextlib import contextmanager
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -36,39 +33,23 @@ _TIMEOUT_S = 30.0
 @contextmanager
 def running_servers(store: Store, index: Index, journal_folder: Path) -> Iterator[tuple[Peer, str]]:
     """Run the DICOM server and DICOMweb on free ports of loopback; yields the peer and the DICOMweb address."""
-    import uvicorn
-
     from pacs.journal import Journal
     from pacs.retrieve import InstanceReader
     from pacs.scp import PacsServer, ScpConfig
     from pacs.scu import Peer
     from viewer_api.app import create_app
+    from viewer_api.server import HttpServer
     from viewer_api.settings import HttpSettings
 
     journal = Journal(journal_folder)
     reader = InstanceReader(store, journal)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        app = create_app(index=index, reader=reader, settings=HttpSettings(port=port))
-        web = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=web.run, kwargs={"sockets": [listening]}, daemon=True)
-        with PacsServer(ScpConfig(port=0), index=index, reader=reader, journal=journal) as server:
-            thread.start()
-            try:
-                _wait_until_started(web, thread)
-                yield Peer("127.0.0.1", server.port, server.config.ae_title), f"http://127.0.0.1:{port}/dicom-web"
-            finally:
-                web.should_exit = True
-                thread.join(_TIMEOUT_S)
-
-
-def _wait_until_started(web: Any, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while not web.started:
-        if not thread.is_alive() or time.monotonic() > deadline:
-            raise PeerError("the HTTP service did not start")
-        time.sleep(0.02)
+    settings = HttpSettings(port=0)
+    app = create_app(index=index, reader=reader, settings=settings)
+    with (
+        PacsServer(ScpConfig(port=0), index=index, reader=reader, journal=journal) as server,
+        HttpServer(app, settings) as web,
+    ):
+        yield Peer("127.0.0.1", server.port, server.config.ae_title), f"http://127.0.0.1:{web.port}/dicom-web"
 
 
 def fetch_by_dimse(peer: Peer, study_uid: str, series_uid: str) -> dict[str, Dataset]:

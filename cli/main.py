@@ -12,7 +12,7 @@ import typer
 from cli import demo, doctor, inspect, pacs, plan, reconstruct, serve, upload
 from cli.errors import EXIT_CODE_HELP, INTERRUPTED, exit_code_of
 
-_INTRODUCTION = f"""
+_INTRODUCTION = """
 From a scanner's projections to a series that any DICOM viewer finds.
 
 A scanner workstation runs [bold]upload[/], an operator [bold]plan[/] and [bold]reconstruct[/]; [bold]serve[/] answers
@@ -22,12 +22,17 @@ is missing here.
 All verbs work on one store: a folder, or a URL such as hdfs://host:port/path, given by --store or CONEPACS_STORE.
 Settings come from conepacs.toml in the working folder (or CONEPACS_CONFIG) and from CONEPACS_... variables.
 
-{EXIT_CODE_HELP}
 """
 
+
+def _reflowed(text: str) -> str:
+    """Join the lines of each paragraph: the terminal's width breaks them."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+
+
 app = typer.Typer(
-    help=_INTRODUCTION, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
-    add_completion=False,
+    help=_reflowed(_INTRODUCTION) + "\n\n" + EXIT_CODE_HELP, no_args_is_help=True, rich_markup_mode="rich",
+    pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
 app.command()(upload.upload)
 app.command()(inspect.inspect)

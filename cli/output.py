@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+_PIPE_WIDTH = 200
+
 
 def console() -> Console:
-    """Return the console for results."""
-    return Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    """Return the console for results: as wide as the terminal, and wide enough for two UIDs in a pipe or file."""
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -12,10 +12,9 @@ from cli.options import IndexOption, StoreOption
 from cli.settings import load
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from cli.serve_settings import ServeSettings
     from pacs.scp import PacsServer
+    from viewer_api.server import HttpServer
 
 
 def serve(
@@ -51,7 +50,7 @@ def serve(
     with server:
         scp, http = settings.scp, settings.http
         typer.echo(f"DICOM: {scp.ae_title}@{scp.host}:{server.port}")
-        typer.echo(f"page and DICOMweb: http://{http.host}:{http.port}/ and /dicom-web")
+        typer.echo(f"page and DICOMweb: http://{http.host}:{web.port}/ and /dicom-web")
         typer.echo("stop with Ctrl-C")
         web.run()
 
@@ -85,25 +84,23 @@ def _with_options(
     return settings.model_copy(update={"scp": scp, "http": http, "journal": kept})
 
 
-def make_servers(settings: ServeSettings) -> tuple[PacsServer, uvicorn.Server]:
-    """Make the DICOM server and the HTTP server over one archive; neither listens yet.
-
-    Objects that a crash left in the journal without a row are registered first.
-    """
-    import uvicorn
-
+def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
+    """Make the DICOM server and the HTTP server over one archive; neither answers yet."""
     from cli.archive import open_index, open_journal
-    from pacs.receive import recover
     from pacs.retrieve import InstanceReader
     from pacs.scp import PacsServer
+    from storage.errors import StoreUnavailableError
     from storage.filesystem import open_store
     from viewer_api.app import create_app
+    from viewer_api.server import HttpServer
 
     store = open_store(settings.store)
     index, journal = open_index(store, settings.index), open_journal(store, settings.journal.folder)
-    recover(index, journal)
     reader = InstanceReader(store, journal)
     server = PacsServer(settings.scp, index=index, reader=reader, journal=journal)
     app = create_app(index=index, reader=reader, settings=settings.http)
-    config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_level="warning", lifespan="off")
-    return server, uvicorn.Server(config)
+    try:
+        return server, HttpServer(app, settings.http)
+    except OSError as error:
+        where = f"{settings.http.host} port {settings.http.port}"
+        raise StoreUnavailableError(f"the HTTP service cannot listen at {where}: {error.strerror}") from error
