@@ -16,7 +16,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from storage.errors import MissingFileError, StoreFullError, StoreUnavailableError
 
@@ -36,6 +36,8 @@ _ABANDONED_S = 3600.0
 @dataclass(frozen=True, slots=True)
 class JournalConfig:
     """Where received objects are kept; empty: ``journal`` in the store's own folder, if that is local."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     folder: str = ""
 

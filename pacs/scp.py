@@ -10,7 +10,7 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotati
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydicom import dcmread
 from pynetdicom import AE, evt
@@ -52,6 +52,8 @@ _log = logging.getLogger(__name__)
 class MoveDestination:
     """Where a C-MOVE destination listens."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     host: str
     port: int
 
@@ -79,6 +81,8 @@ class ScpConfig:
     max_patients, max_studies, max_series, max_images : int
         Matches that one C-FIND answers; above, status B001 follows them.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     ae_title: str = "CONEPACS"
     host: str = "127.0.0.1"

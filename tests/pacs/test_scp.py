@@ -11,6 +11,7 @@ from contextlib import suppress
 from io import BytesIO
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -434,6 +435,15 @@ def test_config_refuses_nonsense():
         ScpConfig(ae_title="A" * 17)
     with pytest.raises(ValueError, match="port is 70000"):
         ScpConfig(port=70_000)
+
+
+def test_config_is_read_from_settings_and_typos_are_refused():
+    read = TypeAdapter(ScpConfig).validate_python
+    config = read({"port": 104, "move_destinations": {"SINK": {"host": "h", "port": 1}}})
+    assert config.move_destinations["SINK"] == MoveDestination("h", 1)
+    for typo in ({"prt": 104}, {"move_destinations": {"SINK": {"hst": "h", "port": 1}}}):
+        with pytest.raises(ValidationError):
+            read(typo)
 
 
 def test_roles_of_getters_are_accepted(archive):
