@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Filtered rows in the store, between the two stages: one file for each bin, view block and run of rows.
 
-A file is the array (row, view, filtered col), rows outermost, so that the rows of a slab are one ranged read.  Before
-it stands a JSON header of fixed size; behind it for each row one float32 scale (1 for float32) and one CRC-32.
+A file is one record for each detector row, so that the rows of a slab are one ranged read: a float32 scale (1 for
+float32), a CRC-32 of all else that the reader goes by, and the row's values (view, filtered col).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spark_jobs.errors import BandCorruptError
+from storage.errors import MissingFileError, StorageError
 from storage.publish import publish
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from storage.filesystem import Store
 
-HEADER_BYTES = 512
 _SCHEMA_VERSION = 1
+#: Scale and checksum before the values of a row.
+ROW_HEAD_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,25 @@ class BandFile:
     dtype: str
 
     @property
+    def record(self) -> np.dtype[np.void]:
+        """One row as stored."""
+        cells = (np.dtype(self.dtype).newbyteorder("<"), (self.n_views, self.n_cols))
+        return np.dtype([("scale", "<f4"), ("crc32", "<u4"), ("cells", *cells)])
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row of all views."""
-        return self.n_views * self.n_cols * np.dtype(self.dtype).itemsize
+        return ROW_HEAD_BYTES + self.n_views * self.n_cols * np.dtype(self.dtype).itemsize
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
         return self.row_stop - self.row_start
+
+    def checksum(self, row: int, scale: bytes, cells: bytes | memoryview) -> int:
+        """CRC-32 of a row: also of its place and form, so that another row or shape never passes for it."""
+        form = json.dumps([_SCHEMA_VERSION, row, self.n_views, self.n_cols, self.dtype]).encode()
+        return zlib.crc32(cells, zlib.crc32(form + scale))
 
 
 def band_path(run_folder: str, bin_index: int, block_index: int, row_start: int) -> str:
@@ -60,52 +73,65 @@ def write_band(store: Store, band: BandFile, filtered: NDArray[np.float32]) -> i
 
     float16 keeps 11 bits of each value relative to its row's largest one.
     """
-    rows: NDArray[Any] = np.ascontiguousarray(filtered.transpose(1, 0, 2))
-    scales = np.ones(band.n_rows, dtype="<f4")
-    if band.dtype == "float16":
-        largest = np.abs(rows).max(axis=(1, 2))
-        scales = np.where(largest > 0, largest, 1.0).astype("<f4")
-        rows = rows / scales[:, None, None]
-    stored = rows.astype(np.dtype(band.dtype).newbyteorder("<"))
-    checksums = np.array([zlib.crc32(row.tobytes()) for row in stored], dtype="<u4")
-    header = {"schema_version": _SCHEMA_VERSION, "shape": list(stored.shape), "dtype": band.dtype}
 
     def produce(handle: BinaryIO) -> int:
-        handle.write(json.dumps(header).encode().ljust(HEADER_BYTES))
-        for row in stored:
-            handle.write(row.tobytes())
-        handle.write(scales.tobytes())
-        handle.write(checksums.tobytes())
-        return HEADER_BYTES + stored.nbytes + scales.nbytes + checksums.nbytes
+        for index in range(band.n_rows):
+            handle.write(_row_record(band, band.row_start + index, filtered[:, index]))
+        return band.n_rows * band.row_bytes
 
     return publish(store, band.path, produce, kind="replace")
 
 
-def read_band(store: Store, band: BandFile, row_start: int, row_stop: int) -> NDArray[np.float32]:
-    """Read the rows ``row_start <= row < row_stop`` of a band file as (view, row, col) float32.
+def _row_record(band: BandFile, row: int, values: NDArray[np.float32]) -> bytes:
+    """One row (view, col) as it is stored."""
+    scale = np.float32(1.0)
+    if band.dtype == "float16":
+        scale = np.abs(values).max() or scale
+        values = values / scale
+    record = np.empty((), dtype=band.record)
+    record["scale"], record["cells"] = scale, values
+    record["crc32"] = band.checksum(row, record["scale"].tobytes(), record["cells"].tobytes())
+    return record.tobytes()
+
+
+def read_band(
+    store: Store, band: BandFile, row_start: int, row_stop: int, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Read the rows ``row_start <= row < row_stop`` of a band file by one ranged read.
+
+    Parameters
+    ----------
+    out : (view, row, col) float32, optional
+        Written to and returned.
+
+    Returns
+    -------
+    (view, row, col) float32
 
     Raises
     ------
     BandCorruptError
-        If the file has another shape, or a row another checksum.
+        If the file is too short, or a row has another checksum, place or shape.
+    MissingFileError, StoreUnavailableError
+        If the file is gone or cannot be read.
     """
-    header: dict[str, Any] = json.loads(store.read_range(band.path, 0, HEADER_BYTES))
-    expected = {
-        "schema_version": _SCHEMA_VERSION, "shape": [band.n_rows, band.n_views, band.n_cols], "dtype": band.dtype,
-    }  # fmt: skip
-    if header != expected:
-        raise BandCorruptError(f"{band.path} is {header}, expected {expected}")
-    first, count = row_start - band.row_start, row_stop - row_start
-    body = store.read_range(band.path, HEADER_BYTES + first * band.row_bytes, count * band.row_bytes)
-    tail_at = HEADER_BYTES + band.n_rows * band.row_bytes
-    tail = store.read_range(band.path, tail_at, 8 * band.n_rows)
-    scales = np.frombuffer(tail, dtype="<f4", count=band.n_rows)[first : first + count]
-    checksums = np.frombuffer(tail, dtype="<u4", offset=4 * band.n_rows)[first : first + count]
-    for index in range(count):
-        if zlib.crc32(body[index * band.row_bytes : (index + 1) * band.row_bytes]) != checksums[index]:
+    if out is None:
+        out = np.empty((band.n_views, row_stop - row_start, band.n_cols), dtype=np.float32)
+    offset, length = (row_start - band.row_start) * band.row_bytes, (row_stop - row_start) * band.row_bytes
+    try:
+        body = store.read_range(band.path, offset, length)
+    except StorageError as error:
+        if isinstance(error, MissingFileError):
+            raise
+        size = store.info(band.path).size
+        if size < offset + length:
+            raise BandCorruptError(f"{band.path} has {size} B, expected {band.n_rows * band.row_bytes} B") from error
+        raise
+    for index, record in enumerate(np.frombuffer(body, dtype=band.record)):
+        expected = band.checksum(row_start + index, record["scale"].tobytes(), record["cells"].tobytes())
+        if record["crc32"] != expected:
             raise BandCorruptError(f"{band.path}: row {row_start + index} does not have its checksum")
-    stored = np.frombuffer(body, dtype=np.dtype(band.dtype).newbyteorder("<"))
-    rows = stored.reshape(count, band.n_views, band.n_cols).astype(np.float32)
-    if band.dtype == "float16":
-        rows *= scales[:, None, None]
-    return np.ascontiguousarray(rows.transpose(1, 0, 2))
+        out[:, index] = record["cells"]
+        if band.dtype == "float16":
+            out[:, index] *= record["scale"]
+    return out

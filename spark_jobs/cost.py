@@ -3,22 +3,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from spark_jobs.bands import ROW_HEAD_BYTES
 from spark_jobs.request import MEBIBYTE
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
 
-#: Python, its libraries and the compiled kernels in a worker before any pixel is read.
-BASE_BYTES = 450 * MEBIBYTE
-#: What one ranged read holds besides its result: stored bytes, and the unpacked table.
-_READ_BYTES = 96 * MEBIBYTE
+#: Python, its libraries and the kernels in a worker before any pixel is read, when it has to compile them itself.
+BASE_BYTES = 340 * MEBIBYTE
 #: Slices taken out of the accumulator, encoded and packed at a time.
 ENCODE_SLICES = 16
+#: A pixel while cosine weights are made in float64 from the rays' vectors, or flat fields from their moments [B].
+_WEIGHT_BYTES = 80
+#: A pixel of the whole panel while bad pixels are looked for [B], besides the frames themselves.
+_FIELD_BYTES = 96
 
 #: Rates of one core of a 2023 server, for the *expected* time only; `docs/planning.md` says how they were measured.
 READ_BYTES_PER_S = 350e6
@@ -43,11 +46,13 @@ _TASK_OVERHEAD_S = 0.4
 class PlanCost:
     """Totals of a plan, over all bins.
 
+    Projections and filtered rows are counted; flats, masks, footers and the look at coarse slices come on top.
+
     Attributes
     ----------
     task_bytes : peak memory of the largest task, the worker's own share included
     n_tasks : slab tasks, and filter tasks where there are any
-    read_bytes, stored_read_bytes : pixels read in whole row groups, unpacked and as stored
+    read_bytes, stored_read_bytes : pixels of projections read in whole row groups, unpacked and as stored
     ranged_reads : reads of the store
     band_bytes : filtered rows written (and read by the slabs)
     updates : voxels x views
@@ -66,42 +71,82 @@ class PlanCost:
     core_seconds: float
 
 
-def slab_task_bytes(setup: SlabSetup, *, block_views: int, blocks: int, batch_views: int, item_bytes: int) -> int:
-    """Peak memory of a slab task [B]: the slab, two batches of raw rows, one batch corrected and filtered.
+def slab_task_bytes(
+    stored: StoredScan, setup: SlabSetup, *, backend: str, blocks: int, batch_views: int, band_item_bytes: int | None
+) -> int:
+    """Peak memory of a slab task [B]: the slab, what is read ahead, and one batch on its way.
 
     Parameters
     ----------
-    setup : SlabSetup
-    block_views, blocks : views of a stored block, and blocks read together
+    backend : its name
+    blocks : view blocks read together
     batch_views : views filtered together
-    item_bytes : size of a stored pixel
+    band_item_bytes : size of a stored filtered value in two stages; None for fused runs
     """
     geometry, band, ramp = setup.geometry, setup.band, setup.ramp
     _, ny, nx = setup.grid.shape
+    block_views = min(stored.layout.view_block, geometry.n_views)
     row_pixels = band.n_rows * geometry.n_cols
     volume = setup.slab.n_slices * ny * nx * 4
-    raw = 2 * blocks * block_views * row_pixels * item_bytes
-    corrected = batch_views * row_pixels * 4
-    filtered = batch_views * (band.n_rows + 2) * (ramp.n_out + 2) * 4
-    # Cosine weights are made in float64 with the rays' vectors; flat fields likewise.
-    weights = 72 * row_pixels
-    encoding = ENCODE_SLICES * ny * nx * 6 + 40 * ny * nx
-    return BASE_BYTES + _READ_BYTES + volume + raw + corrected + filtered + weights + encoding
+    transposed = batch_views * (band.n_rows + 2) * (ramp.n_out + 2) * 4
+    encoding = (ENCODE_SLICES * 8 + 48) * ny * nx
+    if band_item_bytes is not None:
+        filtered = band.n_rows * ramp.n_out
+        read = block_views * filtered * (4 * blocks + band_item_bytes) + batch_views * filtered * 4
+    else:
+        raw = 2 * blocks * block_views * row_pixels * stored.layout.dtype.itemsize
+        corrected = batch_views * row_pixels * 4
+        read = raw + corrected + _correction_bytes(stored, row_pixels) + _window_bytes(stored, band.n_rows)
+    if backend == "numpy_reference":
+        # Sums in float64, and one view's projection of every voxel.
+        volume, transposed = 2 * volume, 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
+    return BASE_BYTES + volume + read + transposed + encoding
 
 
-def filter_task_bytes(setup: SlabSetup, *, block_views: int, n_rows: int, item_bytes: int) -> int:
+def filter_task_bytes(stored: StoredScan, setup: SlabSetup, *, n_rows: int) -> int:
     """Peak memory of a task that filters `n_rows` rows of one view block [B]."""
     geometry, ramp = setup.geometry, setup.ramp
-    per_view = n_rows * (geometry.n_cols * (item_bytes + 4) + ramp.n_out * 6)
-    return BASE_BYTES + _READ_BYTES + block_views * per_view + 72 * n_rows * geometry.n_cols
+    block_views = min(stored.layout.view_block, geometry.n_views)
+    per_view = n_rows * (geometry.n_cols * (stored.layout.dtype.itemsize + 4) + ramp.n_out * 4)
+    record = 4 * block_views * ramp.n_out * 4
+    correction = _correction_bytes(stored, n_rows * geometry.n_cols)
+    return BASE_BYTES + block_views * per_view + record + correction + _window_bytes(stored, n_rows)
 
 
-def field_task_bytes(stored: StoredScan) -> int:
-    """Peak memory of the task that looks for bad pixels over the whole panel of one bin [B]."""
-    scan = stored.scan
-    frames = sum(fields.count for fields in (scan.flats, scan.darks) if fields is not None)
-    item_bytes = stored.layout.dtype.itemsize
-    return BASE_BYTES + scan.n_rows * scan.n_cols * (2 * frames * item_bytes + 64)
+def prepare_task_bytes(stored: StoredScan, probe_rows: int) -> int:
+    """Peak memory of the task that looks for bad pixels over the whole panel of one bin, and then at coarse slices [B].
+
+    Parameters
+    ----------
+    probe_rows : rows that the widest of the coarse slices needs
+    """
+    scan, layout = stored.scan, stored.layout
+    panel = scan.n_rows * scan.n_cols
+    search = panel * (2 * _n_frames(stored) * layout.dtype.itemsize + _FIELD_BYTES)
+    row_pixels = probe_rows * scan.n_cols
+    look = layout.view_block * row_pixels * (layout.dtype.itemsize + 16)
+    look += _correction_bytes(stored, row_pixels) + _window_bytes(stored, probe_rows)
+    return BASE_BYTES + max(search, look)
+
+
+def _n_frames(stored: StoredScan) -> int:
+    """Flat and dark frames of a bin."""
+    return sum(fields.count for fields in (stored.scan.flats, stored.scan.darks) if fields is not None)
+
+
+def _correction_bytes(stored: StoredScan, row_pixels: int) -> int:
+    """What is made before a band of rows can be corrected and weighted [B]: masks of the panel, fields, weights."""
+    panel = stored.scan.n_rows * stored.scan.n_cols
+    return 8 * panel + row_pixels * (2 * _n_frames(stored) * stored.layout.dtype.itemsize + _WEIGHT_BYTES)
+
+
+def _window_bytes(stored: StoredScan, n_rows: int) -> int:
+    """What one ranged read holds besides its result [B]: stored bytes, unpacked page, table."""
+    layout = stored.layout
+    rows = min(n_rows + 2 * layout.row_group, layout.n_rows)
+    pixel_bytes = layout.view_block * rows * layout.n_cols * layout.dtype.itemsize
+    group_bytes = layout.view_block * layout.row_group * layout.n_cols * layout.dtype.itemsize
+    return 3 * min(pixel_bytes, max(MAX_RANGED_READ_BYTES, group_bytes))
 
 
 def updates_per_second(backend: str, kernel: str) -> float:
@@ -130,22 +175,22 @@ def plan_cost(
     rows_of_slabs = sum(setup.band.n_rows for setup in setups)
     low, high = min(s.band.row_start for s in setups), max(s.band.row_stop for s in setups)
     bands = [(low, high)] if two_stage else [(s.band.row_start, s.band.row_stop) for s in setups]
-    reads = [stored.ranged_reads_for(a, b, bin_index=bin_index) for a, b in bands for bin_index in bins]
+    runs = [(a, min(a + filter_rows, high)) for a in range(low, high, filter_rows)] if two_stage else bands
+    reads = [stored.ranged_reads_for(a, b, bin_index=bin_index) for a, b in runs for bin_index in bins]
     filtered_rows = sum(b - a for a, b in bands)
     pixels = len(bins) * n_views * filtered_rows * geometry.n_cols
     out_pixels = len(bins) * n_views * filtered_rows * ramp.n_out
-    band_bytes = len(bins) * n_views * (high - low) * ramp.n_out * band_item_bytes if two_stage else 0
-    band_read = len(bins) * n_views * rows_of_slabs * ramp.n_out * band_item_bytes if two_stage else 0
-    kernel = "any_pose" if geometry.circular_orbit is None else ("four_fold" if first.quarter else "circular")
+    filtered_row = n_views * ramp.n_out * band_item_bytes + stored.n_view_blocks * ROW_HEAD_BYTES
+    band_bytes = len(bins) * (high - low) * filtered_row if two_stage else 0
+    band_read = len(bins) * rows_of_slabs * filtered_row if two_stage else 0
+    circular = "circular" if first.quarter is None else "four_fold"
+    kernel = "any_pose" if geometry.circular_orbit is None else circular
     n_tasks = len(bins) * len(setups)
     n_reads = sum(r.n_reads for r in reads)
     if two_stage:
-        files = stored.n_view_blocks * math.ceil((high - low) / filter_rows)
-        n_tasks += len(bins) * files
-        n_reads += len(bins) * sum(
-            stored.n_view_blocks * (1 + (s.band.row_stop - 1) // filter_rows - s.band.row_start // filter_rows)
-            for s in setups
-        )
+        n_tasks += len(bins) * stored.n_view_blocks * len(runs)
+        files = sum(1 for a, b in runs for s in setups if a < s.band.row_stop and b > s.band.row_start)
+        n_reads += len(bins) * stored.n_view_blocks * files
     seconds = (
         sum(r.pixel_bytes for r in reads) / READ_BYTES_PER_S
         + pixels / CORRECT_PIXELS_PER_S

@@ -20,8 +20,9 @@ from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import KERNEL_VERSION, SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
 from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs, slabs_of_height
-from spark_jobs.cost import PlanCost, field_task_bytes, filter_task_bytes, plan_cost, slab_task_bytes
+from spark_jobs.cost import PlanCost, filter_task_bytes, plan_cost, prepare_task_bytes, slab_task_bytes
 from spark_jobs.errors import PlanError
+from spark_jobs.probe import probe_bands
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ReconstructionPlan:
     two_stage : rows are filtered once, before the slab tasks.
     four_fold : the kernel for four views a quarter turn apart runs.
     slabs : cut of the volume.
+    rows : first and end detector row that any slab needs.
     batches : view blocks that a slab task reads together, in its order.
     batch_views : views of all blocks of a batch that are filtered together.
     filter_rows : rows of one filter task (two stages).
@@ -68,6 +70,7 @@ class ReconstructionPlan:
     two_stage: bool
     four_fold: bool
     slabs: tuple[Slab, ...]
+    rows: tuple[int, int]
     batches: tuple[tuple[int, ...], ...]
     batch_views: int
     filter_rows: int
@@ -124,6 +127,7 @@ class ReconstructionPlan:
             "two_stage": self.two_stage,
             "four_fold": self.four_fold,
             "slabs": [[slab.z_start, slab.z_stop] for slab in self.slabs],
+            "rows": list(self.rows),
             "batches": [list(batch) for batch in self.batches],
             "batch_views": self.batch_views,
             "filter_rows": self.filter_rows,
@@ -152,6 +156,7 @@ def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
         two_stage=values["two_stage"],
         four_fold=values["four_fold"],
         slabs=tuple(Slab(a, b) for a, b in values["slabs"]),
+        rows=tuple(values["rows"]),
         batches=tuple(tuple(batch) for batch in values["batches"]),
         batch_views=values["batch_views"],
         filter_rows=values["filter_rows"],
@@ -214,16 +219,18 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest) -> Reconstruct
     grid = _grid(geometry, request)
     radius = field_radius_mm(grid, request.fdk.field_radius_mm)
     check_reconstructable(geometry, grid, radius)
-    setup = _prepare(geometry, grid, request, Slab(0, grid.shape[0]), four_fold=request.four_fold)
+    # The reference adds view by view, whatever the symmetry.
+    four_fold = request.four_fold and backend != "numpy_reference"
+    setup = _prepare(geometry, grid, request, Slab(0, grid.shape[0]), four_fold=four_fold)
     batches, aligned = _batches(stored, setup)
     if not aligned:
         setup = _prepare(geometry, grid, request, setup.slab, four_fold=False)
-    slabs = _cut(stored, setup, request, len(batches[0]))
-    setups = tuple(_prepare(geometry, grid, request, slab, four_fold=setup.quarter is not None) for slab in slabs)
-    batch_views = _batch_views(stored, setups, request, len(batches[0]))
+    sizing = _Sizing(stored, request, backend, len(batches[0]))
+    setups = _cut(sizing, setup)
+    batch_views = _batch_views(sizing, setups)
     two_stage, cost, filter_rows = _choose_stages(
-        stored, setups, request, bins=bins, backend=backend, blocks=len(batches[0]), batch_views=batch_views
-    )
+        sizing, setups, bins=tuple(bins), batch_views=batch_views, radius_mm=radius
+    )  # fmt: skip
     return ReconstructionPlan(
         request=request,
         scan_sha256=stored.manifest_sha256,
@@ -233,7 +240,8 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest) -> Reconstruct
         backend=backend,
         two_stage=two_stage,
         four_fold=setup.quarter is not None,
-        slabs=slabs,
+        slabs=tuple(part.slab for part in setups),
+        rows=_rows(setups),
         batches=batches,
         batch_views=batch_views,
         filter_rows=filter_rows,
@@ -279,97 +287,126 @@ def _batches(stored: StoredScan, setup: SlabSetup) -> tuple[tuple[tuple[int, ...
     ), True
 
 
-def _slab_bytes(stored: StoredScan, setup: SlabSetup, blocks: int, batch_views: int) -> int:
-    return slab_task_bytes(
-        setup, block_views=stored.layout.view_block, blocks=blocks, batch_views=batch_views,
-        item_bytes=stored.layout.dtype.itemsize,
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Sizing:
+    """What the memory of a task follows from, besides its slab."""
+
+    stored: StoredScan
+    request: ReconstructionRequest
+    backend: str
+    blocks: int
+
+    def slab_bytes(self, setup: SlabSetup, batch_views: int) -> int:
+        """Peak memory of a slab task, in whichever of the wanted modes needs more [B]."""
+        item_bytes = _band_item_bytes(self.request)
+        kinds = {"fused": (None,), "two_stage": (item_bytes,), "auto": (None, item_bytes)}[self.request.mode]
+        return max(
+            slab_task_bytes(
+                self.stored, setup, backend=self.backend, blocks=self.blocks, batch_views=batch_views,
+                band_item_bytes=kind,
+            )
+            for kind in kinds
+        )  # fmt: skip
+
+    def setup(self, whole: SlabSetup, slab: Slab) -> SlabSetup:
+        """One slab's share of the reconstruction."""
+        return _prepare(whole.geometry, whole.grid, self.request, slab, four_fold=whole.quarter is not None)
+
+    def require(self, needed: int, what: str) -> None:
+        """Refuse a task that needs more memory than it may use."""
+        if needed > self.request.task_memory_bytes:
+            raise MemoryBudgetError(
+                f"{what} of scan {self.stored.scan.scan_id} needs {math.ceil(needed / MEBIBYTE)} MiB in one task, but "
+                f"{self.request.task_memory_bytes / MEBIBYTE:.0f} MiB are allowed: take thinner slabs, a smaller "
+                f"volume or more memory"
+            )
 
 
-def _cut(stored: StoredScan, setup: SlabSetup, request: ReconstructionRequest, blocks: int) -> tuple[Slab, ...]:
+def _band_item_bytes(request: ReconstructionRequest) -> int:
+    return 4 if request.band_type == "float32" else 2
+
+
+def _cut(sizing: _Sizing, whole: SlabSetup) -> tuple[SlabSetup, ...]:
     """Cut the volume as asked, or into the highest slabs that fit the memory and still keep several tasks busy."""
-    n_slices = setup.grid.shape[0]
+    request, n_slices = sizing.request, whole.grid.shape[0]
     if request.n_slabs is not None:
         slabs = cut_slabs(n_slices, request.n_slabs)
     elif request.slab_slices is not None:
         slabs = slabs_of_height(n_slices, request.slab_slices)
     else:
-        slabs = _cut_by_memory(stored, setup, request, blocks)
-    for slab in slabs:
-        part = _prepare(setup.geometry, setup.grid, request, slab, four_fold=setup.quarter is not None)
-        needed = _slab_bytes(stored, part, blocks, 4)
-        if needed > request.task_memory_bytes:
-            raise MemoryBudgetError(
-                f"slab {slab.z_start}:{slab.z_stop} of scan {stored.scan.scan_id} needs {needed / MEBIBYTE:.0f} MiB in "
-                f"one task, but {request.task_memory_bytes / MEBIBYTE:.0f} MiB are allowed: take thinner slabs, a "
-                f"smaller volume or more memory"
-            )
-    return slabs
+        slabs = _cut_by_memory(sizing, whole)
+    setups = tuple(sizing.setup(whole, slab) for slab in slabs)
+    for setup in setups:
+        sizing.require(sizing.slab_bytes(setup, 4), f"slab {setup.slab.z_start}:{setup.slab.z_stop}")
+    return setups
 
 
-def _cut_by_memory(
-    stored: StoredScan, setup: SlabSetup, request: ReconstructionRequest, blocks: int
-) -> tuple[Slab, ...]:
+def _cut_by_memory(sizing: _Sizing, whole: SlabSetup) -> tuple[Slab, ...]:
     """Equal slabs of about `MIN_SLAB_SLICES`, thinner where the memory asks for it."""
-    n_slices = setup.grid.shape[0]
+    n_slices = whole.grid.shape[0]
+    batch_views = min(BATCH_VIEWS, whole.geometry.n_views)
     height = max(SLAB_ALIGNMENT, min(n_slices, MIN_SLAB_SLICES))
     while height > SLAB_ALIGNMENT:
         parts = cut_slabs(n_slices, math.ceil(n_slices / height))
-        worst = max(
-            _slab_bytes(
-                stored,
-                _prepare(setup.geometry, setup.grid, request, slab, four_fold=setup.quarter is not None),
-                blocks,
-                min(BATCH_VIEWS, setup.geometry.n_views),
-            )
-            for slab in (parts[0], parts[len(parts) // 2], parts[-1])
-        )
-        if worst <= request.task_memory_bytes:
+        some = (parts[0], parts[len(parts) // 2], parts[-1])
+        worst = max(sizing.slab_bytes(sizing.setup(whole, slab), batch_views) for slab in some)
+        if worst <= sizing.request.task_memory_bytes:
             return parts
         height -= SLAB_ALIGNMENT
     return slabs_of_height(n_slices, SLAB_ALIGNMENT)
 
 
-def _batch_views(stored: StoredScan, setups: tuple[SlabSetup, ...], request: ReconstructionRequest, blocks: int) -> int:
+def _batch_views(sizing: _Sizing, setups: tuple[SlabSetup, ...]) -> int:
     """Views filtered together: as many as fit, a multiple of four for each block, at most `BATCH_VIEWS` in all."""
-    most = min(BATCH_VIEWS, blocks * stored.layout.view_block)
+    most = min(BATCH_VIEWS, sizing.blocks * sizing.stored.layout.view_block)
     for views in range(most - most % 4 or 4, 3, -4):
-        if max(_slab_bytes(stored, setup, blocks, views) for setup in setups) <= request.task_memory_bytes:
+        if max(sizing.slab_bytes(setup, views) for setup in setups) <= sizing.request.task_memory_bytes:
             return views
     return 4
 
 
 def _choose_stages(
-    stored: StoredScan,
-    setups: tuple[SlabSetup, ...],
-    request: ReconstructionRequest,
-    *,
-    bins: tuple[int, ...],
-    backend: str,
-    blocks: int,
-    batch_views: int,
+    sizing: _Sizing, setups: tuple[SlabSetup, ...], *, bins: tuple[int, ...], batch_views: int, radius_mm: float
 ) -> tuple[bool, PlanCost, int]:
-    """Fused or two stages: as asked, or whichever is expected to take less time."""
-    item_bytes, view_block = stored.layout.dtype.itemsize, stored.layout.view_block
-    rows = max(s.band.row_stop for s in setups) - min(s.band.row_start for s in setups)
-    while rows > 1 and (
-        filter_task_bytes(setups[0], block_views=view_block, n_rows=rows, item_bytes=item_bytes)
-        > request.task_memory_bytes
-    ):
-        rows = math.ceil(rows / 2)
-    slab_bytes = max(_slab_bytes(stored, setup, blocks, batch_views) for setup in setups)
-    task_bytes = max(slab_bytes, field_task_bytes(stored))
-    costs = {
-        two_stage: plan_cost(
-            stored, setups, bins=bins, two_stage=two_stage, band_item_bytes=4 if request.band_type == "float32" else 2,
-            backend=backend, task_bytes=task_bytes, filter_rows=rows,
-        )
-        for two_stage in (False, True)
-    }  # fmt: skip
+    """Fused or two stages: as asked, or whichever is expected to take less time; its cost; rows of a filter task."""
+    stored, request, whole = sizing.stored, sizing.request, setups[0]
+    low, high = _rows(setups)
+
+    def cost_of(two_stage: bool, task_bytes: int, filter_rows: int) -> PlanCost:
+        return plan_cost(
+            stored, setups, bins=bins, two_stage=two_stage, band_item_bytes=_band_item_bytes(request),
+            backend=sizing.backend, task_bytes=task_bytes, filter_rows=filter_rows,
+        )  # fmt: skip
+
     two_stage = request.mode == "two_stage"
     if request.mode == "auto":
-        two_stage = costs[True].core_seconds < costs[False].core_seconds
-    return two_stage, costs[two_stage], rows
+        # Not by how many rows a filter task can hold: the choice shapes the result, the memory must not.
+        two_stage = cost_of(True, 0, high - low).core_seconds < cost_of(False, 0, high - low).core_seconds
+    probed = 0 if request.mu_range is not None else max(
+        band.n_rows for band in probe_bands(whole.geometry, whole.grid, radius_mm)
+    )  # fmt: skip
+    prepare_bytes = prepare_task_bytes(stored, probed)
+    sizing.require(prepare_bytes, "the search for bad pixels")
+    needed = [prepare_bytes]
+    kind = _band_item_bytes(request) if two_stage else None
+    needed += [
+        slab_task_bytes(
+            stored, setup, backend=sizing.backend, blocks=sizing.blocks, batch_views=batch_views, band_item_bytes=kind
+        )
+        for setup in setups
+    ]
+    rows = high - low
+    if two_stage:
+        while rows > 1 and filter_task_bytes(stored, whole, n_rows=rows) > request.task_memory_bytes:
+            rows = math.ceil(rows / 2)
+        needed.append(filter_task_bytes(stored, whole, n_rows=rows))
+        sizing.require(needed[-1], "the filtering of a detector row")
+    return two_stage, cost_of(two_stage, max(needed), rows), rows
+
+
+def _rows(setups: tuple[SlabSetup, ...]) -> tuple[int, int]:
+    """The detector rows that any slab needs."""
+    return min(s.band.row_start for s in setups), max(s.band.row_stop for s in setups)
 
 
 def _notes(

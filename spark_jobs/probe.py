@@ -10,7 +10,8 @@ import numpy as np
 
 from reconstruction.backends import load_backend
 from reconstruction.fdk import FdkParameters, prepare
-from reconstruction.geometry import VolumeGrid
+from reconstruction.geometry import Slab, VolumeGrid
+from reconstruction.slabs import row_band
 from spark_jobs.corrected_rows import RowCorrector
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from reconstruction.bad_pixels import CorrectionParameters
     from reconstruction.geometry import ConeBeamGeometry
+    from reconstruction.slabs import RowBand
 
 #: Heights of the slices, as shares of the volume's.
 _HEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -51,6 +53,12 @@ def probe_mu_range(
     step = 10.0 ** (math.floor(math.log10(top)) - 1)
     top = math.ceil(top / step) * step
     return _LOW * top, _HIGH * top
+
+
+def probe_bands(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> list[RowBand]:
+    """Return the detector rows that each of the coarse slices needs."""
+    parts = [_slice_grid(grid, share) for share in _HEIGHTS]
+    return [row_band(geometry, part, Slab(0, 1), radius_mm) for part in parts]
 
 
 def _spread_views(stored: StoredScan) -> NDArray[np.int64]:

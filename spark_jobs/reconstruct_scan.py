@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from pacs.register import register_packs
-
 from ingest.chunks import open_scan_chunks
 from pacs.image_header import series_description, study_uid_of
 from pacs.index import Match, Query
+from pacs.register import register_packs
 from pacs.uids import series_uid
-from spark_jobs.plan import geometry_of, make_plan, plan_from_bytes
+from spark_jobs.plan import make_plan
 from spark_jobs.report import run_report, write_report
 from spark_jobs.series import RunRecord, run_from_bytes, series_spec, volume_digest
 from spark_jobs.stages import StageResult, run_stage
@@ -130,7 +129,7 @@ def reconstruct_scan(
     """
     started = time.perf_counter()
     stored = open_scan_chunks(store, request.scan_id)
-    plan = _kept_plan(store, make_plan(stored, request))
+    plan = make_plan(stored, request)
     folder = run_folder(plan)
     kept = _kept_run(store, folder)
     if kept is not None and not again:
@@ -176,15 +175,6 @@ def reconstruct_scan(
     )
 
 
-def _kept_plan(store: Store, plan: ReconstructionPlan) -> ReconstructionPlan:
-    """The plan of an earlier submit where only memory or costs differ; bins of the new request are taken over."""
-    path = f"{run_folder(plan)}/plan.json"
-    if not store.exists(path):
-        return plan
-    earlier = plan_from_bytes(store.read_bytes(path), path)
-    return dataclasses.replace(plan, batch_views=earlier.batch_views) if earlier.bins == plan.bins else plan
-
-
 def _kept_run(store: Store, folder: str) -> RunRecord | None:
     path = f"{folder}/run.json"
     return run_from_bytes(store.read_bytes(path), path) if store.exists(path) else None
@@ -212,9 +202,7 @@ def _filter_stage(
     place: RunPlace,
     progress: Callable[[str, int, int], None] | None,
 ) -> StageResult:
-    setups = [plan.setup(geometry_of(stored), i) for i in range(len(plan.slabs))]
-    low, high = min(s.band.row_start for s in setups), max(s.band.row_stop for s in setups)
-    n_tasks = len(filter_tasks(plan, low, high, stored.n_view_blocks))
+    n_tasks = len(filter_tasks(plan, stored.n_view_blocks))
     return run_stage(spark, "filter", n_tasks, place, filter_rows, progress=progress)
 
 

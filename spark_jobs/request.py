@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -62,6 +63,8 @@ class ReconstructionRequest:
             raise PlanError("give the number of slabs or their height, not both")
         if self.mu_range is not None and not self.mu_range[0] < self.mu_range[1]:
             raise PlanError(f"the mu range needs low < high, got {self.mu_range[0]} to {self.mu_range[1]}")
+        if self.mu_range is not None and not all(math.isfinite(mu) for mu in self.mu_range):
+            raise PlanError(f"the mu range needs finite numbers, got {self.mu_range[0]} to {self.mu_range[1]}")
         if len(set(self.bins)) != len(self.bins):
             raise PlanError(f"each bin can be asked for once, got {', '.join(map(str, self.bins))}")
         if len(self.run_id) > 64:

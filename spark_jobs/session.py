@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from spark_jobs.settings import SparkSettings
 
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 _LOG4J2 = """rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 appender.file.type = File
@@ -58,15 +59,17 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
     if settings.master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(app_name)
-    options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
-    for key, value in settings.properties().items():
+    properties = settings.properties()
+    options = f"-Dlog4j2.configurationFile={log4j.as_uri()} {properties.get(_JAVA_OPTIONS, '')}"
+    for key, value in (properties | {_JAVA_OPTIONS: options.strip()}).items():
         builder = builder.config(key, str(value))
-    builder = builder.config("spark.driver.extraJavaOptions", options)
     try:
         with _quiet_stderr(log_file):
             return builder.getOrCreate()
     except Exception as error:
         raise SessionError(f"Spark did not start on {settings.master}: see {log_file}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

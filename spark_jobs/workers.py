@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from spark_jobs.corrected_rows import RawBlock, RowCorrector, find_mask, mask_by
 from spark_jobs.cost import ENCODE_SLICES
 from spark_jobs.errors import SparkJobError
 from spark_jobs.memory import PeakMemory
+from spark_jobs.packs import pack_path
 from spark_jobs.plan import geometry_of, plan_from_bytes
 from spark_jobs.probe import probe_mu_range
 from spark_jobs.series import run_from_bytes, series_spec
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from ingest.chunks import StoredScan
     from reconstruction.backends import SlabAccumulator
+    from reconstruction.fdk import SlabSetup
     from spark_jobs.plan import ReconstructionPlan
     from storage.filesystem import Store
 
@@ -127,24 +128,18 @@ def prepare_bin(place: RunPlace, task: int) -> dict[str, Any]:
     return {"bin": bin_index, "bad_pixels": words, "mu_range": list(mu_range)}
 
 
-def filter_tasks(plan: ReconstructionPlan, row_start: int, row_stop: int, n_blocks: int) -> list[tuple[int, int, int]]:
+def filter_tasks(plan: ReconstructionPlan, n_blocks: int) -> list[tuple[int, int, int]]:
     """(bin, view block, first row) of each filter task."""
-    starts = range(row_start, row_stop, plan.filter_rows)
+    starts = range(*plan.rows, plan.filter_rows)
     return [(b, block, row) for b in plan.bins for block in range(n_blocks) for row in starts]
 
 
-def _shadow_rows(run: _Run) -> tuple[int, int]:
-    """The rows that any slab needs."""
-    setups = [run.plan.setup(geometry_of(run.stored), index) for index in range(len(run.plan.slabs))]
-    return min(s.band.row_start for s in setups), max(s.band.row_stop for s in setups)
-
-
-def _band_file(run: _Run, bin_index: int, block: int, row: int, row_stop: int, n_cols: int) -> BandFile:
+def _band_file(run: _Run, bin_index: int, block: int, row: int, n_cols: int) -> BandFile:
     start, stop = run.stored.view_blocks[block]
     return BandFile(
         path=band_path(run.place.folder, bin_index, block, row),
         row_start=row,
-        row_stop=min(row + run.plan.filter_rows, row_stop),
+        row_stop=min(row + run.plan.filter_rows, run.plan.rows[1]),
         n_views=stop - start,
         n_cols=n_cols,
         dtype=run.plan.request.band_type,
@@ -154,14 +149,12 @@ def _band_file(run: _Run, bin_index: int, block: int, row: int, row_stop: int, n
 def filter_rows(place: RunPlace, task: int) -> dict[str, Any]:
     """Task of the filter stage: correct and filter a run of rows of one view block, and publish it."""
     run = _open_run(place)
-    plan, low_high = run.plan, _shadow_rows(run)
-    bin_index, block, row = filter_tasks(plan, *low_high, run.stored.n_view_blocks)[task]
+    plan = run.plan
+    bin_index, block, row = filter_tasks(plan, run.stored.n_view_blocks)[task]
     setup = plan.setup(geometry_of(run.stored), 0)
-    band = _band_file(run, bin_index, block, row, low_high[1], setup.ramp.n_out)
+    band = _band_file(run, bin_index, block, row, setup.ramp.n_out)
     mask = read_mask(run.store, mask_path(place.folder, bin_index))
-    corrector = RowCorrector(
-        run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop
-    )  # fmt: skip
+    corrector = RowCorrector(run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop)
     raw = corrector.read_block(block)
     lines, views = corrector.line_integrals([raw], 0, band.n_views)
     filtered = load_backend(plan.backend).filter_rows(
@@ -175,11 +168,8 @@ def reconstruct_slab(place: RunPlace, task: int) -> dict[str, Any]:
     """Task of the last stage: one slab of one bin, from stored rows to a pack of DICOM instances."""
     run = _open_run(place)
     bin_index, slab_index = run.plan.tasks[task]
-    setup = run.plan.setup(geometry_of(run.stored), slab_index)
-    accumulator = load_backend(run.plan.backend).start(setup, threads=place.threads)
     started = time.perf_counter()
-    fill = _add_bands if run.plan.two_stage else _add_rows
-    read_bytes, floored = fill(run, bin_index, slab_index, accumulator)
+    setup, accumulator, read_bytes, floored = _fill_slab(run, bin_index, slab_index)
     filled = time.perf_counter()
     result = _publish_slab(run, bin_index, slab_index, accumulator)
     return result | {
@@ -193,10 +183,24 @@ def reconstruct_slab(place: RunPlace, task: int) -> dict[str, Any]:
     }
 
 
-def _add_rows(run: _Run, bin_index: int, slab_index: int, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
+def slab_volume(place: RunPlace, task: int) -> NDArray[np.float32]:
+    """Return the voxels of one slab task as (z, y, x) float32 mu [1/mm], without encoding them: for checks."""
+    run = _open_run(place)
+    setup, accumulator, _, _ = _fill_slab(run, *run.plan.tasks[task])
+    return accumulator.read_slices(0, setup.slab.n_slices)
+
+
+def _fill_slab(run: _Run, bin_index: int, slab_index: int) -> tuple[SlabSetup, SlabAccumulator, int, FloorReport]:
+    """Add all views to one slab; also the bytes read, and the values raised to the floor."""
+    setup = run.plan.setup(geometry_of(run.stored), slab_index)
+    accumulator = load_backend(run.plan.backend).start(setup, threads=run.place.threads)
+    fill = _add_bands if run.plan.two_stage else _add_rows
+    return setup, accumulator, *fill(run, bin_index, setup, accumulator)
+
+
+def _add_rows(run: _Run, bin_index: int, setup: SlabSetup, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
     """Fused: read, correct, filter and back-project batch by batch; the next one is read meanwhile."""
-    plan = run.plan
-    band = plan.setup(geometry_of(run.stored), slab_index).band
+    plan, band = run.plan, setup.band
     mask = read_mask(run.store, mask_path(run.place.folder, bin_index))
     corrector = RowCorrector(run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop)
     with ThreadPoolExecutor(1) as reader:
@@ -215,33 +219,42 @@ def _read_blocks(corrector: RowCorrector, blocks: tuple[int, ...]) -> list[RawBl
     return [corrector.read_block(block) for block in blocks]
 
 
-def _add_bands(run: _Run, bin_index: int, slab_index: int, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
+def _add_bands(run: _Run, bin_index: int, setup: SlabSetup, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
     """Two stages: read filtered rows and back-project them."""
     plan = run.plan
-    setup = plan.setup(geometry_of(run.stored), slab_index)
-    low, high = _shadow_rows(run)
-    starts = range(low, high, plan.filter_rows)
-    wanted = [row for row in starts if row < setup.band.row_stop and row + plan.filter_rows > setup.band.row_start]
     read_bytes = 0
     for batch in plan.batches:
         parts = []
         for block in batch:
-            rows = []
-            for row in wanted:
-                band = _band_file(run, bin_index, block, row, high, setup.ramp.n_out)
-                cut = max(band.row_start, setup.band.row_start), min(band.row_stop, setup.band.row_stop)
-                rows.append(read_band(run.store, band, *cut))
-                read_bytes += (cut[1] - cut[0]) * band.row_bytes
-            parts.append(np.concatenate(rows, axis=1) if len(rows) > 1 else rows[0])
+            part, n_bytes = _read_filtered(run, bin_index, block, setup)
+            parts.append(part)
+            read_bytes += n_bytes
         step = max(1, plan.batch_views // len(batch))
         for first in range(0, len(parts[0]), step):
             views = [
                 run.stored.view_blocks[block][0] + np.arange(first, min(first + step, len(part)))
                 for block, part in zip(batch, parts, strict=True)
             ]
-            filtered = np.concatenate([part[first : first + step] for part in parts])
-            accumulator.add_filtered(filtered, np.concatenate(views))
+            rows = [part[first : first + step] for part in parts]
+            accumulator.add_filtered(rows[0] if len(rows) == 1 else np.concatenate(rows), np.concatenate(views))
+        # Not while the next batch is read: the plan counts one.
+        del parts, rows
     return read_bytes, FloorReport()
+
+
+def _read_filtered(run: _Run, bin_index: int, block: int, setup: SlabSetup) -> tuple[NDArray[np.float32], int]:
+    """The slab's filtered rows of one view block, (view, row, filtered col), and the bytes read."""
+    plan, wanted = run.plan, setup.band
+    start, stop = run.stored.view_blocks[block]
+    filtered = np.empty((stop - start, wanted.n_rows, setup.ramp.n_out), dtype=np.float32)
+    read_bytes = 0
+    for row in range(*plan.rows, plan.filter_rows):
+        band = _band_file(run, bin_index, block, row, setup.ramp.n_out)
+        low, high = max(band.row_start, wanted.row_start), min(band.row_stop, wanted.row_stop)
+        if low < high:
+            read_band(run.store, band, low, high, out=filtered[:, low - wanted.row_start : high - wanted.row_start])
+            read_bytes += (high - low) * band.row_bytes
+    return filtered, read_bytes
 
 
 def _publish_slab(run: _Run, bin_index: int, slab_index: int, accumulator: SlabAccumulator) -> dict[str, Any]:
@@ -273,8 +286,7 @@ def _publish_slab(run: _Run, bin_index: int, slab_index: int, accumulator: SlabA
         writer.finish()
         return {"slice_sha256": digests, "n_clipped": n_clipped, "n_instances": n_instances}
 
-    attempt = secrets.token_hex(6)
-    path = f"packs/{plan.run_name}/bin{bin_index:02d}-slab{slab_index:04d}-{attempt}.zip"
+    path = pack_path(plan.run_name, bin_index, slab_index)
     result = publish(run.store, path, produce, kind="write_once")
     return result | {"pack": path, "pack_bytes": run.store.info(path).size}
 
