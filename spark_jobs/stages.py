@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _RESULT_DDL = "task long, result string"
+_LONGEST_MESSAGE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,16 @@ def run_stage(
 
 
 def _worker_message(text: str) -> str:
-    """The last line of the Python traceback that Spark hands over, or else its first sentence."""
-    found = re.findall(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.+)$", text, flags=re.MULTILINE)
-    if found:
-        return str(found[-1]).strip()
-    return text.strip().splitlines()[0][:300] if text.strip() else "Spark gave no reason"
+    """One sentence out of what Spark hands over: of the error in the worker, or how the worker was lost."""
+    python = re.findall(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.+)$", text, flags=re.MULTILINE)
+    if python:
+        return str(python[-1]).strip()
+    if "Python worker exited unexpectedly" in text or "Python worker failed to connect back" in text:
+        return "a worker ended without a word, as one does that is killed or finds no memory: see Spark's log"
+    spark = re.search(r"most recent failure: (?:Lost task [^:]*: )?(.+)", text) or re.search(r"Exception: (.+)", text)
+    if spark:
+        return spark[1].strip()[:_LONGEST_MESSAGE]
+    return text.strip().partition("\n")[0][:_LONGEST_MESSAGE] or "Spark gave no reason"
 
 
 class _Watcher:

@@ -16,6 +16,8 @@ from tests.support.peers import require_peer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyspark.sql import SparkSession
+
 
 @pytest.fixture(scope="session")
 def hdfs_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HdfsDaemons]:
@@ -26,3 +28,16 @@ def hdfs_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HdfsDaemo
     require_peer("the HDFS daemons' jar", fetchable, "python -m tests.support.fetch_minicluster fetches it with Maven")
     with HdfsDaemons(tmp_path_factory.mktemp("hdfs")) as daemons:
         yield daemons
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one Spark of this test session, with two workers."""
+    # Only here: the other tests need no pyspark.
+    from tests.support.spark_session import start_spark
+
+    require_peer("pyspark", importlib.util.find_spec("pyspark") is not None, "install the extra conepacs[spark]")
+    require_peer("java", shutil.which("java") is not None, "install a JRE 17")
+    spark = start_spark("local[2]", tmp_path_factory.mktemp("spark"))
+    yield spark
+    spark.stop()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one Spark session of a test run, and slab tasks that fail on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyspark import TaskContext
+
+from spark_jobs.session import create_session
+from spark_jobs.settings import SparkSettings
+from spark_jobs.workers import reconstruct_slab
+from tests.support.peers import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+    from spark_jobs.workers import RunPlace
+
+
+def start_spark(master: str, folder: Path) -> SparkSession:
+    """Start Spark; its workers find the packages of this checkout wherever the tests are run from."""
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    settings = SparkSettings(master=master, task_tries=3)
+    return create_session(settings, app_name="conepacs tests", log_file=folder / "spark.log")
+
+
+def _attempt() -> int:
+    context = TaskContext.get()
+    assert context is not None
+    return context.attemptNumber()
+
+
+def fails_once(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; task 1 writes its pack and then fails, the first time."""
+    result = reconstruct_slab(place, task)
+    if task == 1 and _attempt() == 0:
+        raise OSError("the network is down for a moment")
+    return result
+
+
+def killed_once(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; the worker of task 0 is killed, the first time, after its pack was written."""
+    result = reconstruct_slab(place, task)
+    if task == 0 and _attempt() == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+def fails_always(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; task 1 never succeeds."""
+    if task == 1:
+        raise OSError("disk 7 of node 3 is gone")
+    return reconstruct_slab(place, task)
+
+
+def killed_always(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; the worker of task 1 is killed every time, as one is that takes too much memory."""
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return reconstruct_slab(place, task)
+
+
+def never_ends(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; task 1 stays in the middle of its work."""
+    if task == 1:
+        time.sleep(120)
+    return reconstruct_slab(place, task)
+
+
+def must_not_run(place: RunPlace, task: int) -> dict[str, Any]:
+    """No slab task may run."""
+    raise AssertionError(f"slab task {task} of {place.folder} ran")
