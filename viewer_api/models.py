@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 INLINE_BYTES = 1024
 
 
+#: Elements that are described once for a series: how many, and how long at most [B].
+_MAX_KNOWN = 4096
+_MAX_KNOWN_BYTES = 16 << 10
 _INTEGER_VRS = ("IS", "SL", "SS", "UL", "US")
 _DECIMAL_VRS = ("DS", "FD", "FL")
 #: Values that a backslash does not part (PS3.5 6.2).
 _SINGLE_VRS = ("LT", "ST", "UR", "UT")
+
+#: JSON of elements by what it follows from.
+KnownElements = dict[tuple[object, ...], dict[str, Any]]
 
 
 class Health(BaseModel):
@@ -66,30 +73,68 @@ def record_path(record: InstanceRecord) -> str:
     return f"/studies/{record.study_uid}/series/{record.series_uid}/instances/{record.sop_instance_uid}"
 
 
-def header_json(header: Dataset, instance_url: str, pixel_vr: str = "") -> dict[str, Any]:
+def header_json(
+    header: Dataset, instance_url: str, pixels: tuple[str, str] | None = None, *, known: KnownElements | None = None
+) -> dict[str, Any]:  # fmt: skip
     """A header as DICOM JSON (PS3.18 10.4.1.1.3); long binary values are told by address.
 
     Parameters
     ----------
     header : the data set without Pixel Data.
     instance_url : address of the instance.
-    pixel_vr : value representation of Pixel Data; empty if the instance has none.
+    pixels : what `pixel_element` says; None if the instance has no Pixel Data.
+    known : optional
+        Elements that were described already, by what they are made of: those that instances of a series share are
+        described once.  It is added to.
     """
-    bulk = [element.tag for element in header if is_bulk(element)]
-    inline = Dataset()
-    for element in header:
-        if element.tag.group != 2 and element.tag not in bulk:
-            inline.add(element)
-    if "SpecificCharacterSet" in inline:
+    known = {} if known is None else known
+    character_set = str(header.get("SpecificCharacterSet", ""))
+    described: dict[str, Any] = {}
+    for tag in header.keys():
+        if tag.group == 2:
+            continue
+        raw = header.get_item(tag)
+        key = _key_of(raw, character_set)
+        if key is None or (element := known.get(key)) is None:
+            element = _described(header[tag], instance_url)
+            if key is not None and "BulkDataURI" not in element and len(known) < _MAX_KNOWN:
+                known[key] = element
+        described[f"{int(tag):08X}"] = element
+    if character_set:
         # Of the JSON text; the values were decoded.
-        inline.SpecificCharacterSet = "ISO_IR 192"
-    described: dict[str, Any] = inline.to_json_dict(suppress_invalid_tags=True)
-    bulk_vrs = {f"{int(tag):08X}": str(header[tag].VR) for tag in bulk}
-    if pixel_vr:
-        bulk_vrs["7FE00010"] = pixel_vr
-    for tag, vr in bulk_vrs.items():
-        described[tag] = {"vr": vr, "BulkDataURI": f"{instance_url}/bulkdata/{tag}"}
+        described["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    if pixels is not None:
+        tag_text, vr = pixels
+        described[tag_text] = {"vr": vr, "BulkDataURI": f"{instance_url}/bulkdata/{tag_text}"}
     return dict(sorted(described.items()))
+
+
+def pixel_element(header: Dataset) -> tuple[str, str]:
+    """Tag and value representation of an instance's pixels (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
+    bits = int(header.get("BitsAllocated", 8) or 8)
+    # Float and Double Float Pixel Data have no Pixel Representation.
+    if "PixelRepresentation" not in header and bits in (32, 64):
+        return ("7FE00008", "OF") if bits == 32 else ("7FE00009", "OD")
+    return "7FE00010", "OW" if bits > 8 else "OB"
+
+
+def _key_of(raw: object, character_set: str) -> tuple[object, ...] | None:
+    """What the JSON of an element follows from; None where it follows from other elements too, or is long."""
+    if not isinstance(raw, RawDataElement) or raw.VR in (None, "UN") or len(raw.value or b"") > _MAX_KNOWN_BYTES:
+        return None
+    return raw.tag, raw.VR, raw.value, raw.is_little_endian, raw.is_implicit_VR, character_set
+
+
+def _described(element: DataElement, instance_url: str) -> dict[str, Any]:
+    """One element as DICOM JSON."""
+    tag = f"{int(element.tag):08X}"
+    if is_bulk(element):
+        return {"vr": str(element.VR), "BulkDataURI": f"{instance_url}/bulkdata/{tag}"}
+    alone = Dataset()
+    alone.add(element)
+    # A value that its VR does not allow is left out.
+    found: dict[str, Any] = alone.to_json_dict(suppress_invalid_tags=True).get(tag, {"vr": str(element.VR)})
+    return found
 
 
 def is_bulk(element: DataElement) -> bool:

@@ -19,6 +19,7 @@ from reconstruction.geometry import VolumeGrid
 from tests.support.http_archive import HttpArchive, http_archive, served
 from tests.support.peers import require_program
 from tests.support.series import SPECIMEN, series_spec
+from tests.support.webdriver import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,3 +136,33 @@ def test_lower_slices_lack_the_marker_and_small_screens_work(url, series_hash, t
     upper_half = pixels[100:560].astype(int)
     assert (upper_half.min(axis=-1) > 235).sum() < 300
     assert ((np.ptp(upper_half, axis=-1) < 3) & (abs(upper_half[..., 0] - 128) < 12)).sum() > 2000
+
+
+def test_hands_on_the_page(url, series_hash, tmp_path):
+    """From the list to a slice by clicks, then wheel, keys and a drag; nothing on the console."""
+    with browser(tmp_path) as page:
+        page.open(url)
+        page.wait("return document.querySelectorAll('#studies tr').length", 1)
+        page.click("#search input[name=PatientID]")
+        page.keys(*"nobody", "\ue007")
+        page.wait("return document.getElementById('studies-note').textContent", "No study matches.")
+        page.keys(*"\ue003" * 6, *"stone", "\ue007")
+        page.wait("return document.querySelectorAll('#studies tr').length", 1)
+        page.click("#studies a")
+        page.wait("return document.querySelectorAll('#series .card').length", 2)
+        page.click("#series .card")
+        slice_number = "return document.getElementById('stage').dataset.slice"
+        page.wait(slice_number, "3")
+        page.wheel(300, 300, 120)
+        page.wait(slice_number, "4")
+        page.keys("\ue015", "\ue015")
+        page.wait(slice_number, "5")
+        page.keys("\ue011")
+        page.wait(slice_number, "1")
+        page.drag(300, 300, 100, -50)
+        page.wait("return document.getElementById('picture').src.includes('window=0.02')", True)
+        width = float(page.run("return document.getElementById('window-width').value"))
+        assert width == pytest.approx(0.06 * np.exp(100 / 250), rel=0.05)
+        page.click("#window-reset")
+        page.wait("return document.getElementById('picture').src.includes('window=')", False)
+        assert page.console() == []

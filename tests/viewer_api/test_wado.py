@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from tests.support.dicom_objects import make_ct, part10
 from tests.support.http_archive import (
@@ -102,6 +102,30 @@ def test_implicit_instance_is_sent_explicit_unless_any_syntax_is_taken(archive, 
     assert refused.status_code == 406
 
 
+def test_deflated_instance_is_inflated(archive, client):
+    ds = make_ct(4, study=5)
+    record = archive.receive(part10(ds, DeflatedExplicitVRLittleEndian))
+    sent = dcmread(BytesIO(client.get(instance_path(record), headers={"Accept": "application/dicom"}).content))
+    assert sent.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert sent.PixelData == ds.PixelData
+    assert client.get(instance_path(record) + "/metadata").json()[0]["00280010"]["Value"] == [16]
+    assert client.get(instance_path(record) + "/rendered").status_code == 200
+
+
+def test_float_pixels_are_told_and_sent(archive, client):
+    ds = make_ct(5, study=5)
+    pixels = np.linspace(0, 1, 256, dtype="<f4").tobytes()
+    del ds.PixelData, ds.PixelRepresentation, ds.BitsStored, ds.HighBit
+    ds.BitsAllocated, ds.FloatPixelData = 32, pixels
+    path = instance_path(archive.receive(part10(ds)))
+    described = client.get(path + "/metadata").json()[0]["7FE00008"]
+    assert described["vr"] == "OF"
+    bulk = client.get(described["BulkDataURI"])
+    ((_, body),) = split_parts(bulk.content, bulk.headers["content-type"])
+    assert body == pixels
+    assert client.get(path + "/rendered").status_code == 200
+
+
 def test_metadata_has_all_but_pixels(client, slices):
     path = instance_path(slices[0])
     found = client.get(path + "/metadata").json()
@@ -115,6 +139,8 @@ def test_metadata_has_all_but_pixels(client, slices):
     assert {element.tag for element in ds} == {element.tag for element in whole}
     series = client.get(path.rpartition("/instances/")[0] + "/metadata").json()
     assert [one["00080018"]["Value"][0] for one in series] == [one.sop_instance_uid for one in slices]
+    # What instances share is described once; the answer is the same as for each alone.
+    assert series == [client.get(instance_path(one) + "/metadata").json()[0] for one in slices]
     assert len(client.get(path.rpartition("/series/")[0] + "/metadata").json()) == 4
 
 

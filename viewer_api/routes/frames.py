@@ -20,6 +20,7 @@ from viewer_api.multipart import Part, multipart_response
 router = APIRouter()
 _INSTANCE = "/studies/{study_uid}/series/{series_uid}/instances/{sop_instance_uid}"
 _MAX_FRAMES = 1000
+_PIXEL_TAGS = ("7FE00008", "7FE00009", "7FE00010")
 #: Media types of compressed frames (PS3.18 Table 8.7.3-5).
 _COMPRESSED = {
     "1.2.840.10008.1.2.4.50": "image/jpeg",
@@ -67,7 +68,7 @@ def retrieve_bulk_data(
 ) -> Response:
     """A long binary value that metadata tells by address."""
     record = find_instances(services.index, study_uid, series_uid, sop_instance_uid)[0]
-    if tag.upper() == "7FE00010":
+    if tag.upper() in _PIXEL_TAGS:
         return _frames(
             request, services, accepted, base_url, record, list(range(1, n_frames(record) + 1)), one_part=True
         )
@@ -91,9 +92,9 @@ def _frames(
     record: InstanceRecord,
     numbers: list[int],
     *,
-    one_part: bool = False,
+    joined_as: str = "",
 ) -> Response:
-    """Frames in the form that the client takes; `one_part` joins native ones (all Pixel Data)."""
+    """Frames in the form that the client takes; `joined_as` a tag, native ones are one part."""
     compressed = _COMPRESSED.get(record.transfer_syntax_uid)
     offers = [Offer(compressed, is_multipart=True)] if compressed else []
     offers.append(Offer(OCTETS, is_multipart=True))
@@ -102,7 +103,7 @@ def _frames(
     choice = choose(accepted, offers)
     media_type = choice.offer.media_type
     syntax = _syntax_to_send(record, choice)
-    headers = cache_headers(record, "frames", numbers, syntax, choice.offer, one_part)
+    headers = cache_headers(record, "frames", numbers, syntax, choice.offer, joined_as)
     if (kept := not_modified(request, headers)) is not None:
         return kept
     frames = _pixels(services, record, numbers, syntax)
@@ -110,8 +111,8 @@ def _frames(
     if not choice.offer.is_multipart:
         return Response(next(frames), media_type=content_type, headers=headers)
     url = base_url + record_path(record)
-    if one_part and syntax == EXPLICIT_LITTLE_ENDIAN:
-        return multipart_response([Part(content_type, f"{url}/bulkdata/7FE00010", frames)], media_type, headers)
+    if joined_as and syntax == EXPLICIT_LITTLE_ENDIAN:
+        return multipart_response([Part(content_type, f"{url}/bulkdata/{joined_as}", frames)], media_type, headers)
     parts = (
         Part(content_type, f"{url}/frames/{number}", [pixels]) for number, pixels in zip(numbers, frames, strict=True)
     )

@@ -12,7 +12,7 @@ from viewer_api.caching import cache_headers, not_modified
 from viewer_api.deps import AcceptedDep, DicomWebUrlDep, ServicesDep, Uid
 from viewer_api.instances import find_instances, read_header
 from viewer_api.media_types import DICOM_JSON, JSON, Offer, choose
-from viewer_api.models import header_json, record_path
+from viewer_api.models import KnownElements, header_json, pixel_element, record_path
 from viewer_api.multipart import begun
 
 router = APIRouter()
@@ -65,10 +65,11 @@ def _metadata(
 def _pieces(services: ServicesDep, base_url: str, records: list[InstanceRecord]) -> Iterator[bytes]:
     """The array in pieces of one header each."""
     lead = "["
+    known: KnownElements = {}
     for record in records:
         header = read_header(services.reader, record)
-        pixel_vr = ("OW" if header.get("BitsAllocated", 8) > 8 else "OB") if record.location.pixel_offset > 0 else ""
-        described = header_json(header, base_url + record_path(record), pixel_vr)
+        pixels = pixel_element(header) if record.location.pixel_offset > 0 else None
+        described = header_json(header, base_url + record_path(record), pixels, known=known)
         yield (lead + json.dumps(described, ensure_ascii=False)).encode()
         lead = ","
     yield b"]"
