@@ -70,7 +70,7 @@ def retrieve_bulk_data(
     record = find_instances(services.index, study_uid, series_uid, sop_instance_uid)[0]
     if tag.upper() in _PIXEL_TAGS:
         return _frames(
-            request, services, accepted, base_url, record, list(range(1, n_frames(record) + 1)), one_part=True
+            request, services, accepted, base_url, record, list(range(1, n_frames(record) + 1)), joined_as=tag.upper()
         )
     choice = choose(accepted, (Offer(OCTETS, is_multipart=True), Offer(OCTETS)))
     headers = cache_headers(record, "bulkdata", tag, choice.offer)
