@@ -19,7 +19,7 @@ export async function loadFrames(studyUid, seriesUid) {
       edges: edgeLetters(orientation),
       shape: (Number(text(answer, TAG.columns)) * spacing[1]) / (Number(text(answer, TAG.rows)) * spacing[0]) || 1,
       window: headerWindow(answer),
-      isHu: text(answer, TAG.rescaleType) === "HU",
+      rescaleType: text(answer, TAG.rescaleType),
     };
     const nFrames = Math.max(Number(text(answer, TAG.nFrames)) || 1, 1);
     return Array.from({ length: nFrames }, (_, index) => ({ ...common, number: index + 1 }));

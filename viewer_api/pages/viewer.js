@@ -159,7 +159,7 @@ async function openSeries(studyUid, seriesUid, sliceNumber, isCurrent) {
   const middle = Math.floor(frames.length / 2);
   const label = seriesLabel(series);
   Object.assign(shown, { studyUid, seriesUid, frames, direction: 1, window: null, index: -1 });
-  shown.unit = frames[0].isHu ? "HU" : label.includes("1/mm") ? "1/mm" : "";
+  shown.unit = unitOf(frames[0].rescaleType, text(series, TAG.modality), label);
   delete stage.dataset.slice;
   byId("picture").removeAttribute("src");
   byId("series-title").textContent = label;
@@ -173,6 +173,12 @@ async function openSeries(studyUid, seriesUid, sliceNumber, isCurrent) {
   open("series-view", [[studyLabel(study), `#/studies/${studyUid}`], [label, location.hash]]);
   scrollTo(sliceNumber ? sliceNumber - 1 : middle);
   stage.focus({ preventScroll: true });
+}
+
+/** Unit of the values; without Rescale Type those of a CT are HU (PS3.3 C.11.1.1.2). */
+function unitOf(rescaleType, modality, label) {
+  if (rescaleType === "HU" || (!rescaleType && modality === "CT")) return "HU";
+  return label.includes("1/mm") ? "1/mm" : "";
 }
 
 function scrollTo(index) {
