@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reconstruction.fdk import SlabSetup
 
 #: Python, its libraries and the kernels in a worker before any pixel is read, when it has to compile them itself.
-BASE_BYTES = 340 * MEBIBYTE
+BASE_BYTES = 370 * MEBIBYTE
 #: Slices taken out of the accumulator, encoded and packed at a time.
 ENCODE_SLICES = 16
 #: A pixel while cosine weights are made in float64 from the rays' vectors, or flat fields from their moments [B].

@@ -78,7 +78,7 @@ def requests(draw):
         slab_slices=draw(st.integers(1, 99)) if cut == "height" else None,
         four_fold=draw(st.booleans()),
         mu_range=draw(st.none() | st.just((-0.5, 2.0))),
-        task_memory_bytes=draw(st.integers(400, 4000)) * MEBIBYTE,
+        task_memory_bytes=draw(st.integers(450, 4000)) * MEBIBYTE,
         run_id=draw(st.text(max_size=64)),
     )
 
@@ -113,7 +113,7 @@ def test_any_plan_covers_the_volume_once_and_survives_its_json(request, n_views,
 
 
 @settings(max_examples=25, deadline=None)
-@given(memory=st.integers(420, 3000), mode=st.sampled_from(["auto", "fused", "two_stage"]))
+@given(memory=st.integers(450, 3000), mode=st.sampled_from(["auto", "fused", "two_stage"]))
 def test_identity_does_not_hang_on_memory_where_the_slabs_are_the_same(memory, mode):
     stored = stored_of(scan_of(orbit(n_rows=200, n_cols=200)))
     wide = plan_of(stored, mode=mode)
