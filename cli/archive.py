@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.errors import StoreUrlError
+from storage.errors import DatabaseError, StoreUrlError
 from storage.filesystem import local_path, open_store
 
 if TYPE_CHECKING:
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.sqlite"
 JOURNAL_NAME = "journal"
+
+
+def open_existing_store(url: str) -> Store:
+    """Open a store that was written to before; a mistyped folder is not made.
+
+    Raises
+    ------
+    StoreUrlError
+        If the URL is malformed, or names a local folder that is not there.
+    """
+    store = open_store(url)
+    folder = local_path(store, "")
+    if folder is not None and not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise StoreUrlError(
+            f"the store {folder} {what}: give --store or CONEPACS_STORE (upload, pacs import and serve make a new one)"
+        )
+    return store
 
 
 def open_index(store: Store, index: str = "") -> SqlIndex:
@@ -38,14 +56,21 @@ def open_index(store: Store, index: str = "") -> SqlIndex:
             raise StoreUrlError(
                 f"{store.url} is no local folder, so the index needs a place of its own: give --index FILE or URL"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        index = sqlite_url(path)
+        index = sqlite_url(_with_folder(path))
     elif "://" not in index:
-        Path(index).absolute().parent.mkdir(parents=True, exist_ok=True)
-        index = sqlite_url(Path(index).absolute())
+        index = sqlite_url(_with_folder(Path(index).absolute()))
     engine = create_database_engine(index)
     apply_migrations(engine, MIGRATIONS)
     return SqlIndex(engine)
+
+
+def _with_folder(path: Path) -> Path:
+    """Make the folder that a database file lies in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"the index {path} cannot be made: {error.strerror}") from error
+    return path
 
 
 def open_journal(store: Store, folder: str = "") -> Journal:
@@ -64,8 +89,3 @@ def open_journal(store: Store, folder: str = "") -> Journal:
             f"{store.url} is no local folder, so received objects need a place of their own: give --journal FOLDER"
         )
     return Journal(path)
-
-
-def open_named_store(url: str) -> Store:
-    """Open a store by URL or path."""
-    return open_store(url)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.errors import RegionsDisagreeError
 from cli.output import stage_progress
 
 if TYPE_CHECKING:
@@ -40,18 +41,21 @@ class _Demo:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where everything goes; an earlier demo is replaced.")] = Path(
-        "demo-output"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Where everything goes; an earlier demo is replaced.", metavar="FOLDER")
+    ] = Path("demo-output"),
     keep_serving: Annotated[
         bool, typer.Option("--serve", help="Keep the PACS and the page running at the end, until Ctrl-C.")
     ] = False,
-    master: Annotated[str, typer.Option("--master", help="Spark master.")] = "local[*]",
+    master: Annotated[str, typer.Option("--master", help="Spark master.", metavar="URL")] = "local[*]",
 ) -> None:
     """Make a sample scan and take it all the way: upload, reconstruct, find, fetch, compare, pictures.
 
     The sample is a simulated photon-counting cone-beam scan of an asymmetric specimen in two energy bins.  The demo
     ends with pictures, a report, and a word on how to look at the series.
+
+        conepacs demo
+        conepacs demo /tmp/first-look --serve
     """
     started = time.perf_counter()
     _clear(folder)
@@ -63,20 +67,22 @@ def demo(
     failed = [c for c in comparisons if not c.agrees]
     _last_words(made, seconds)
     if failed:
-        typer.echo(f"conepacs: {len(failed)} of {len(comparisons)} regions do not agree with the truth", err=True)
-        raise typer.Exit(6)
+        raise RegionsDisagreeError(f"{len(failed)} of {len(comparisons)} regions do not agree with the truth")
     if keep_serving:
         _serve(folder)
 
 
 def _clear(folder: Path) -> None:
     """Replace an earlier demo, and nothing else."""
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / _MARKER).exists():
-            raise typer.BadParameter(f"{folder} is not empty and no earlier demo: name another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / _MARKER).touch()
+    try:
+        if folder.exists():
+            if any(folder.iterdir()) and not (folder / _MARKER).exists():
+                raise typer.BadParameter(f"{folder} is not empty and no earlier demo: name another folder")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / _MARKER).touch()
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} cannot be used: {error.strerror}") from error
 
 
 def _reconstruct(folder: Path, master: str) -> _Demo:
@@ -139,7 +145,7 @@ def _fetch_and_compare(made: _Demo) -> tuple[list[RegionComparison], dict[int, A
             if {u: d.pixel_array.tobytes() for u, d in by_dimse.items()} != {
                 u: d.pixel_array.tobytes() for u, d in by_web.items()
             }:
-                raise typer.BadParameter("the series fetched by DIMSE and by DICOMweb differ")
+                raise RegionsDisagreeError("the series fetched by DIMSE and by DICOMweb differ")
             grid, volume = volume_of(list(by_dimse.values()))
             comparisons += compare_regions(made.truth, grid, volume, bin_index)
             volumes[bin_index] = (grid, volume, series.description)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import typer
+from rich.text import Text
 
 from cli.options import IndexOption, JsonOption, StoreOption
 from cli.output import console, mebibytes, print_json
@@ -56,17 +57,21 @@ class Check:
 def doctor(store: StoreOption = None, index: IndexOption = None, as_json: JsonOption = False) -> None:
     """Look over Python, Java, packages, back ends, store, index and disk, and say what to do.
 
-    Exit code 4 if something is wrong; a missing optional part alone is no fault.
+    A missing part is no fault where its role is not needed: a workstation that only uploads needs no Java.  Exit code
+    4 if something is wrong.
+
+        conepacs doctor
+        conepacs doctor --store hdfs://namenode:8020/pacs --json
     """
     settings = load(StoreSettings, store=store, index=index)
     checks = list(_checks(settings.store, settings.index))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        marks = {"ok": "[green]ok     [/]", "missing": "[yellow]missing[/]", "wrong": "[red]wrong  [/]"}
+        colours = {"ok": "green", "missing": "yellow", "wrong": "red"}
         out = console()
         for check in checks:
-            out.print(f"{marks[check.state]} {check.name}: {check.found}")
+            out.print(Text.assemble((f"{check.state:<7}", colours[check.state]), f" {check.name}: {check.found}"))
             if check.remedy:
                 out.print(f"        -> {check.remedy}")
     if any(check.state == "wrong" for check in checks):
@@ -85,15 +90,21 @@ def _checks(store_url: str, index: str) -> Iterator[Check]:
 
 
 def _java() -> Check:
-    java = shutil.which("java")
-    remedy = "install a Java runtime 17 or newer, e.g. apt install openjdk-17-jre-headless"
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    remedy = f"install a Java runtime {_JAVA_MINIMUM} or newer, e.g. apt install openjdk-17-jre-headless"
     if java is None:
         return Check("java", "missing", "needed to reconstruct (Spark)", remedy)
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    match = re.search(r'version "(\d+)', said)
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        where = f"JAVA_HOME is {home}, but " if home else ""
+        return Check("java", "wrong", f"{where}{java} does not run: {error}", f"correct JAVA_HOME, or {remedy}")
+    line = next((line for line in said.splitlines() if "version" in line), "") or f"{java} does not tell its version"
+    match = re.search(r'version "(\d+)', line)
     if match is None or int(match[1]) < _JAVA_MINIMUM:
-        return Check("java", "wrong", said.splitlines()[0] if said else "does not tell its version", remedy)
-    return Check("java", "ok", said.splitlines()[0])
+        return Check("java", "wrong", line, remedy)
+    return Check("java", "ok", line)
 
 
 def _backends() -> Iterator[Check]:
@@ -110,6 +121,10 @@ def _store(url: str, index: str) -> Iterator[Check]:
 
     try:
         store = open_store(url)
+        folder = local_path(store, "")
+        if folder is not None and not folder.exists():
+            yield Check(f"store {url}", "missing", "no such folder yet", "upload, pacs import or serve make it")
+            return
         probe = f"doctor-{secrets.token_hex(4)}"
         publish_bytes(store, probe, b"conepacs", kind="write_once")
         same = store.read_bytes(probe) == b"conepacs"
@@ -118,7 +133,6 @@ def _store(url: str, index: str) -> Iterator[Check]:
         yield Check(f"store {url}", "wrong", str(error), "check the URL, the rights, and that the store is up")
         return
     yield Check(f"store {url}", "ok" if same else "wrong", "a file was written, read and deleted")
-    folder = local_path(store, "")
     if folder is not None:
         free = shutil.disk_usage(folder).free
         low = free < _LOW_DISK_BYTES

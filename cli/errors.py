@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rim of the command line: one table from errors to exit codes, one plain sentence each."""
+"""The rim of the command line: one table from errors to exit codes, one plain sentence each.
+
+::
+
+    CliError
+    |-- SettingError (ValueError)
+    |-- NotImportedError
+    |-- RegionsDisagreeError
+    `-- CannotListenError
+"""
 
 from __future__ import annotations
 
@@ -9,15 +18,42 @@ from reconstruction.errors import BackendUnavailableError, ReconstructionError
 from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
 from storage.errors import ChecksumError, DatabaseError, StorageError, StoreUrlError
 
+
+class CliError(Exception):
+    """Base of what the verbs themselves raise on purpose."""
+
+
+class SettingError(CliError, ValueError):
+    """A setting of conepacs.toml or of the environment is unknown, or its value is not what was expected."""
+
+
+class NotImportedError(CliError):
+    """Files that were to be imported were not."""
+
+
+class RegionsDisagreeError(CliError):
+    """The demo's volume is not that of its specimen, or not the same by all ways of fetching it."""
+
+
+class CannotListenError(CliError):
+    """An address to serve on is taken, or is not this machine's."""
+
+
 USAGE = 2
 BAD_INPUT = 3
 UNAVAILABLE = 4
 CORRUPT = 5
 FAILED = 6
+#: EX_SOFTWARE of sysexits: a fault of the program itself.
+UNEXPECTED = 70
 INTERRUPTED = 130
 
 #: The first entry that an error is an instance of counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingError, USAGE),
+    (NotImportedError, BAD_INPUT),
+    (RegionsDisagreeError, FAILED),
+    (CannotListenError, UNAVAILABLE),
     (ChunkCorruptError, CORRUPT),
     (BandCorruptError, CORRUPT),
     (ChecksumError, CORRUPT),
@@ -38,8 +74,8 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 EXIT_CODE_HELP = (
-    "Exit codes: 0 done, 2 wrong usage, 3 input that cannot be used, 4 something does not answer "
-    "(store, index, peer, Spark), 5 stored data damaged, 6 a task failed, 130 interrupted."
+    "Exit codes: 0 done, 2 wrong usage or setting, 3 input that cannot be used, 4 something does not answer "
+    "(store, index, peer, Spark), 5 stored data damaged, 6 a task failed, 70 a fault of the program, 130 interrupted."
 )
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.archive import open_existing_store
 from cli.options import JsonOption, StoreOption, parse_settings
 from cli.output import print_json, print_pairs
 from cli.settings import StoreSettings, load
 from cli.upload import DescriptionOption, FormatOption, SetOption
+from ingest.errors import FrameFormatError
+from storage.errors import StoreUrlError
 
 if TYPE_CHECKING:
     from ingest.inspect import Inspection
@@ -20,14 +23,16 @@ if TYPE_CHECKING:
 
 def inspect(
     target: Annotated[
-        str | None, typer.Argument(help="A file or folder, or the id of a stored scan.", metavar="SOURCE|SCAN_ID")
+        str | None,
+        typer.Argument(help="A file or folder, or else the id of a stored scan.", metavar="SOURCE|SCAN_ID"),
     ] = None,
     store: StoreOption = None,
     source_format: FormatOption = None,
     description: DescriptionOption = None,
     settings: SetOption = None,
     draw: Annotated[
-        Path | None, typer.Option("--draw", help="Write geometry.png and projection.png into this folder.")
+        Path | None,
+        typer.Option("--draw", help="Write geometry.png and projection.png into this folder.", metavar="FOLDER"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,18 +40,19 @@ def inspect(
 
     Without a target it lists the scans in the store.
 
+        conepacs inspect
         conepacs inspect stone/
         conepacs inspect stone --store /data/pacs --draw pictures/
     """
-    from storage.filesystem import open_store
-
-    opened = open_store(load(StoreSettings, store=store).store)
-    if target is None:
-        _list_scans(opened, as_json)
-        return
-    if Path(target).exists():
+    if target is not None and Path(target).exists():
         inspection = _inspect_source(Path(target), source_format, description, settings or [], draw)
+    elif target is not None and Path(target).name != target:
+        raise FrameFormatError(f"{target} does not exist")
     else:
+        opened = _open_store(load(StoreSettings, store=store).store, target)
+        if target is None:
+            _list_scans(opened, as_json)
+            return
         inspection = _inspect_stored(opened, target, draw)
     if as_json:
         print_json(inspection.to_json())
@@ -58,6 +64,16 @@ def inspect(
         typer.echo(f"{finding.severity}: {finding.text}")
     if draw is not None:
         typer.echo(f"pictures are in {draw}")
+
+
+def _open_store(url: str, target: str | None) -> Store:
+    """The store that a scan may lie in; without one a target can only have been a file."""
+    try:
+        return open_existing_store(url)
+    except StoreUrlError as error:
+        if target is None:
+            raise
+        raise FrameFormatError(f"there is no file or folder {target} here, and {error}") from error
 
 
 def _list_scans(store: Store, as_json: bool) -> None:

@@ -4,23 +4,36 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
+import traceback
+from typing import TYPE_CHECKING
 
-import click
 import typer
 
 from cli import demo, doctor, inspect, pacs, plan, reconstruct, serve, upload
-from cli.errors import EXIT_CODE_HELP, INTERRUPTED, exit_code_of
+from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNEXPECTED, exit_code_of
+from cli.teach import help_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+#: What typer raises on wrong usage.  It brings its own copy of click, or imports click, as its version has it.
+_UsageFault: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 _INTRODUCTION = """
 From a scanner's projections to a series that any DICOM viewer finds.
 
 A scanner workstation runs [bold]upload[/], an operator [bold]plan[/] and [bold]reconstruct[/]; [bold]serve[/] answers
 viewers by DICOM Query/Retrieve and DICOMweb.  [bold]demo[/] shows all of it on a made scan, [bold]doctor[/] says what
-is missing here.
+is missing here.  [bold]conepacs VERB --help[/] has examples.
 
-All verbs work on one store: a folder, or a URL such as hdfs://host:port/path, given by --store or CONEPACS_STORE.
-Settings come from conepacs.toml in the working folder (or CONEPACS_CONFIG) and from CONEPACS_... variables.
+All verbs work on one store: a folder, or a URL such as hdfs://host:port/path, given by --store or CONEPACS_STORE; the
+default is the folder conepacs-store.  Settings come from conepacs.toml in the working folder (or CONEPACS_CONFIG) and
+from CONEPACS_... variables.
 
 """
 
@@ -34,14 +47,20 @@ app = typer.Typer(
     help=_reflowed(_INTRODUCTION) + "\n\n" + EXIT_CODE_HELP, no_args_is_help=True, rich_markup_mode="rich",
     pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
-app.command()(upload.upload)
-app.command()(inspect.inspect)
-app.command()(plan.plan)
-app.command()(reconstruct.reconstruct)
-app.command()(serve.serve)
+
+
+def _add(verb: Callable[..., None]) -> None:
+    app.command(help=help_of(verb))(verb)
+
+
+_add(upload.upload)
+_add(inspect.inspect)
+_add(plan.plan)
+_add(reconstruct.reconstruct)
+_add(serve.serve)
 app.add_typer(pacs.app, name="pacs")
-app.command()(doctor.doctor)
-app.command()(demo.demo)
+_add(doctor.doctor)
+_add(demo.demo)
 
 
 def _version(wanted: bool) -> None:
@@ -59,8 +78,8 @@ def options(
 ) -> None:
     """Set up logging for all verbs."""
     del show_version
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -68,23 +87,53 @@ def run(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="conepacs", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("conepacs: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        return 0
-    except Exception as error:
+    except _UsageFault as fault:
+        return _tell_usage(fault)
+    except (typer.Abort, KeyboardInterrupt):
+        result = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the rim: whatever is left becomes a sentence and an exit code
         code = exit_code_of(error)
         if code is None:
-            raise
+            return _apologize(error)
         print(f"conepacs: {error}", file=sys.stderr)
         return code
+    if result == INTERRUPTED:
+        print("conepacs: interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
+
+
+def _tell_usage(fault: BaseException) -> int:
+    """Say in one sentence what is wrong with the command line, then how it is meant; return the exit code."""
+    code = int(getattr(fault, "exit_code", 2))
+    if type(fault).__name__ == "NoArgsIsHelpError":
+        return code  # the help is on the terminal already
+    sentence = str(fault.format_message())  # type: ignore[attr-defined]  # of typer's click, whichever it is
+    print(f"conepacs: {sentence.removeprefix('Invalid value: ')}", file=sys.stderr)
+    context = getattr(fault, "ctx", None)
+    if context is not None:
+        print(f"{context.get_usage()}\nTry '{context.command_path} --help'.", file=sys.stderr)
+    return code
+
+
+def _apologize(error: Exception) -> int:
+    """Say that the program failed and where the traceback is; return the exit code."""
+    _log.info("unexpected error", exc_info=error)  # on the terminal with --verbose only
+    print(f"conepacs: sorry, this is a fault of the program: {type(error).__name__}: {error}", file=sys.stderr)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="conepacs-error-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as log:
+            traceback.print_exception(error, file=log)
+    except OSError:
+        print("conepacs: run it with --verbose to see where", file=sys.stderr)
+    else:
+        print(f"conepacs: what to report is in {name}", file=sys.stderr)
+    return UNEXPECTED
 
 
 def main() -> None:
     """Run the command line."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

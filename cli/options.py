@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -10,13 +11,25 @@ import typer
 
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", "-s", help="Folder or URL of the store (file:, hdfs:, webhdfs:, memory:).", metavar="URL"),
-]
+    typer.Option(
+        "--store", "-s", help="Folder, or URL of scheme file, hdfs or webhdfs.", metavar="URL",
+        show_default="conepacs-store",
+    ),
+]  # fmt: skip
 IndexOption = Annotated[
     str | None,
-    typer.Option("--index", help="Database of the index: a file or an SQLAlchemy URL.", metavar="URL"),
+    typer.Option(
+        "--index", help="Database of the index: a file or an SQLAlchemy URL.", metavar="URL",
+        show_default="index.sqlite in a local store",
+    ),
+]  # fmt: skip
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal", help="Folder for received objects.", metavar="FOLDER", show_default="journal/ in a local store"
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _SIZE = re.compile(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
@@ -25,31 +38,50 @@ def parse_bytes(text: str) -> int:
     """Read a size such as ``2G``, ``512 MiB`` or ``1000000``."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"a size is a number with k, M, G or T, got '{text}'")
+        raise typer.BadParameter(f"a size is a number with k, M, G or T, such as 512MiB or 2GB, got '{text}'")
     power = " kmgt".index(match[2].lower() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if size < 1:
+        raise typer.BadParameter(f"a size must be at least one byte, got '{text}'")
+    return size
 
 
-def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
-    """Read three numbers separated by commas or x."""
+def _parse_numbers(text: str, n: int, option: str, words: str) -> tuple[float, ...]:
+    """Read so many finite numbers separated by commas."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} needs {words}, got '{text}'") from error
+    if len(numbers) != n or not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter(f"{option} needs {words}, got '{text}'")
+    return numbers
+
+
+def parse_triple(text: str | None, option: str) -> tuple[float, float, float] | None:
+    """Read three numbers separated by commas."""
     if text is None:
         return None
-    parts = re.split(r"[,x]", text)
-    try:
-        a, b, c = (float(part) for part in parts)
-    except ValueError as error:
-        raise typer.BadParameter(f"{name} needs three numbers separated by commas, got '{text}'") from error
+    a, b, c = _parse_numbers(text, 3, option, "three numbers separated by commas")
     return a, b, c
 
 
-def parse_pair(text: str | None, name: str) -> tuple[float, float] | None:
+def parse_shape(text: str | None, option: str) -> tuple[int, int, int] | None:
+    """Read three whole numbers above 0, separated by commas."""
+    words = "three whole numbers above 0, separated by commas"
+    if text is None:
+        return None
+    numbers = _parse_numbers(text, 3, option, words)
+    if any(number < 1 or number != int(number) for number in numbers):
+        raise typer.BadParameter(f"{option} needs {words}, got '{text}'")
+    nz, ny, nx = (int(number) for number in numbers)
+    return nz, ny, nx
+
+
+def parse_pair(text: str | None, option: str) -> tuple[float, float] | None:
     """Read two numbers separated by a comma."""
     if text is None:
         return None
-    try:
-        a, b = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"{name} needs two numbers separated by a comma, got '{text}'") from error
+    a, b = _parse_numbers(text, 2, option, "two numbers separated by a comma")
     return a, b
 
 
@@ -59,7 +91,7 @@ def parse_settings(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"--set needs key=value, got '{text}'")
+            raise typer.BadParameter(f"--set needs KEY=VALUE, got '{text}'")
         settings[key.strip()] = _value(value.strip())
     return settings
 

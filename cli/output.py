@@ -5,24 +5,38 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.progress import TaskID
 
 _PIPE_WIDTH = 200
+#: Seconds between two lines of progress where there is no terminal.
+LINE_EVERY_S = 15.0
+
+
+class ShowProgress(Protocol):
+    """Takes how far a stage is."""
+
+    def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
+        """Show that `done` of `total` (0: not known yet) are done; `message` says what is waited for."""
 
 
 def console() -> Console:
-    """Return the console for results: as wide as the terminal, and wide enough for two UIDs in a pipe or file."""
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    """Return the console for results: as wide as the terminal, and wide enough for two UIDs in a pipe or file.
+
+    Texts are printed as they are: what comes from files and other nodes is no markup.
+    """
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_json(value: Any) -> None:
@@ -60,15 +74,48 @@ def mebibytes(n_bytes: float) -> str:
 
 
 @contextmanager
-def stage_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each stage on standard error; yields ``show(stage, done, total)``."""
-    bars: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), disable=quiet, transient=False) as progress:
+def stage_progress(quiet: bool = False) -> Iterator[ShowProgress]:
+    """Show each stage on standard error; yields ``show(stage, done, total, message="")``.
 
-        def show(stage: str, done: int, total: int) -> None:
+    On a terminal each stage has a bar.  Elsewhere (a log file, a pipe) a plain line comes when a stage goes on for
+    long, so that what ends soon says nothing but its result.
+    """
+    if quiet:
+        yield lambda stage, done, total, message="": None
+    elif sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars() -> Iterator[ShowProgress]:
+    """A bar for each stage."""
+    bars: dict[str, TaskID] = {}
+    columns = (
+        TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=sys.stderr), transient=False) as progress:
+
+        def show(stage: str, done: int, total: int, message: str = "") -> None:
             if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total)
-            progress.update(bars[stage], completed=done, total=total)
+                bars[stage] = progress.add_task(stage, total=total, message="")
+            progress.update(bars[stage], completed=done, total=total or None, message=message)
 
         yield show
+
+
+class _Lines:
+    """A line now and then, for what is no terminal."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S:
+            self._last = now
+            count = f" {done}/{total}" if total else ""
+            print(f"{stage}{count}{': ' + message if message else ''}", file=sys.stderr, flush=True)

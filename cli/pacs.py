@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from cli.options import IndexOption, JsonOption, StoreOption
-from cli.output import print_json, print_pairs, print_table
+from cli.archive import open_existing_store, open_index, open_journal
+from cli.errors import NotImportedError
+from cli.options import IndexOption, JournalOption, JsonOption, StoreOption
+from cli.output import print_json, print_pairs, print_table, stage_progress
 from cli.settings import load
+from cli.teach import help_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacs.index import Index, Level
     from pacs.journal import Journal
     from pacs.query import Model
@@ -22,10 +27,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Import DICOM files, query the archive, and speak to other DICOM nodes.", no_args_is_help=True)
 
-PeerArgument = Annotated[str, typer.Argument(help="The other node.", metavar="AE@HOST:PORT")]
+PeerArgument = Annotated[str, typer.Argument(help="AE title, host and port of the other node.", metavar="AE@HOST:PORT")]
 KeysOption = Annotated[
     list[str] | None,
-    typer.Option("--key", "-k", help="KEYWORD=VALUE to match (* and ?, ranges a-b), or KEYWORD alone to show."),
+    typer.Option(
+        "--key",
+        "-k",
+        help="What to match (* and ? as wildcards, a-b as range), or a keyword alone to show; repeatable.",
+        metavar="KEYWORD=VALUE",
+    ),
 ]
 _SHOWN = {
     "PATIENT": ("PatientID", "PatientName", "NumberOfPatientRelatedStudies"),
@@ -41,9 +51,11 @@ def parse_peer(text: str, calling_ae_title: str = "CONEPACS") -> Peer:
 
     ae_title, at, address = text.partition("@")
     host, colon, port = address.rpartition(":")
-    if not (ae_title and at and host and colon and port.isdigit()):
-        raise typer.BadParameter(f"a peer is AE@HOST:PORT, got '{text}'")
-    return Peer(host, int(port), ae_title, calling_ae_title)
+    if not (ae_title and at and host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise typer.BadParameter(f"a peer is AE@HOST:PORT, such as ORTHANC@localhost:4242, got '{text}'")
+    if len(ae_title) > 16:
+        raise typer.BadParameter(f"an AE title has at most 16 characters, got '{ae_title}'")
+    return Peer(host.strip("[]"), int(port), ae_title, calling_ae_title)
 
 
 def parse_keys(texts: list[str]) -> dict[str, str]:
@@ -51,57 +63,92 @@ def parse_keys(texts: list[str]) -> dict[str, str]:
     keys = {}
     for text in texts:
         keyword, _, value = text.partition("=")
+        if not keyword.strip():
+            raise typer.BadParameter(f"--key needs KEYWORD=VALUE, got '{text}'")
         keys[keyword.strip()] = value
     return keys
 
 
-def _archive(store: str | None, index: str | None) -> tuple[Store, Index, Journal]:
-    from cli.archive import open_index, open_journal
+def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a verb; its docstring is its help."""
+    return lambda verb: app.command(name, help=help_of(verb))(verb)
+
+
+def _archive(
+    store: str | None, index: str | None, journal: str | None = None, *, new: bool = False
+) -> tuple[Store, Index, Journal]:
+    """Open the archive; only with `new` is one made."""
     from cli.pacs_settings import PacsSettings
     from storage.filesystem import open_store
 
     settings = load(PacsSettings, store=store, index=index)
-    opened = open_store(settings.store)
-    return opened, open_index(opened, settings.index), open_journal(opened, settings.journal.folder)
+    opened = open_store(settings.store) if new else open_existing_store(settings.store)
+    return opened, open_index(opened, settings.index), open_journal(opened, journal or settings.journal.folder)
 
 
-@app.command("import")
+@_command("import")
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.", metavar="PATH")],
     store: StoreOption = None,
     index: IndexOption = None,
+    journal: JournalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import DICOM files into the archive; what is no DICOM instance is skipped with a sentence."""
+    """Import DICOM files into the archive.
+
+    Whole folders may be given: what is no DICOM instance (a text, a DICOMDIR) is skipped with a sentence.  Each file
+    is on disk and in the index before the next one is read, so an import that was stopped is simply run again.  Exit
+    code 3 if a file was damaged, or nothing was imported.
+
+        conepacs pacs import slice.dcm
+        conepacs pacs import /media/cdrom/ --store /data/pacs
+    """
     from pacs.importer import import_files
 
-    _, opened_index, journal = _archive(store, index)
-    report = import_files(paths, index=opened_index, journal=journal)
+    n_files = len(_files(paths))
+    _, opened_index, opened_journal = _archive(store, index, journal, new=True)
+    n_done = 0
+    with stage_progress(as_json) as show:
+
+        def tell(path: Path) -> None:
+            nonlocal n_done
+            n_done += 1
+            show("files", n_done, max(n_done, n_files), path.name)
+
+        report = import_files(paths, index=opened_index, journal=opened_journal, on_file=tell)
+    n_taken = report.added + report.identical + report.version
     if as_json:
         print_json(dataclasses.asdict(report))
-        return
-    rows = [("new", report.added), ("already there", report.identical), ("other versions", report.version)]
-    print_pairs("imported", [(label, str(n)) for label, n in rows])
-    for sentence in report.skipped:
-        typer.echo(f"skipped: {sentence}")
+    elif n_taken:
+        rows = [("new", report.added), ("already there", report.identical), ("other versions", report.version)]
+        print_pairs("imported", [(label, str(n)) for label, n in rows])
+    if not as_json:
+        for sentence in report.skipped[: None if n_taken else 0]:
+            typer.echo(f"skipped: {sentence}")
+    if report.damaged or not n_taken:
+        reasons = report.damaged or report.skipped or ("there is no file in it",)
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        raise NotImportedError(f"not imported: {reasons[0]}{more}")
 
 
-@app.command()
+@_command("find")
 def find(
-    level: Annotated[str, typer.Argument(help="patient, study, series or image.")] = "study",
+    level: Annotated[str, typer.Argument(help="patient, study, series or image.", metavar="LEVEL")] = "study",
     keys: KeysOption = None,
     peer: Annotated[
         str | None, typer.Option("--peer", help="Ask another node instead of the own archive.", metavar="AE@HOST:PORT")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Matches at most.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", help="Matches at most.", metavar="N", min=1)] = 100,
     store: StoreOption = None,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Query the archive, or another node by C-FIND.
 
-    conepacs pacs find study -k PatientID='STONE*'
-    conepacs pacs find series -k StudyInstanceUID=1.2.3 --peer ORTHANC@localhost:4242
+    conepacs pacs find
+    conepacs pacs find study -k PatientID='STONE*' -k StudyDate=20260101-
+    conepacs pacs find series -k StudyInstanceUID=1.2.3 -k KVP
+    conepacs pacs find study --peer ORTHANC@localhost:4242
     """
     wanted = level.upper()
     if wanted not in _SHOWN:
@@ -124,21 +171,33 @@ def find(
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        where = "the archive" if peer is None else str(parse_peer(peer))
+        typer.echo(f"no {wanted.lower()} matches in {where}" if given else f"there is no {wanted.lower()} in {where}")
+        return
     print_table(f"{len(rows)} match(es)", list(shown), [[row.get(keyword, "") for keyword in shown] for row in rows])
 
 
-@app.command()
+@_command("send")
 def send(
     peer: PeerArgument,
-    paths: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders; none with --study.")] = None,
-    study: Annotated[list[str] | None, typer.Option("--study", help="Study UID in the archive; repeatable.")] = None,
-    series: Annotated[list[str] | None, typer.Option("--series", help="Series UID in the archive; repeatable.")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="DICOM files or folders; none with --study or --series.", metavar="PATH"),
+    ] = None,
+    study: Annotated[
+        list[str] | None, typer.Option("--study", help="Study of the archive; repeatable.", metavar="UID")
+    ] = None,
+    series: Annotated[
+        list[str] | None, typer.Option("--series", help="Series of the archive; repeatable.", metavar="UID")
+    ] = None,
     store: StoreOption = None,
     index: IndexOption = None,
 ) -> None:
     """Send files, or studies and series of the archive, to another node by C-STORE.
 
     conepacs pacs send ORTHANC@localhost:4242 --study 2.25.123
+    conepacs pacs send ORTHANC@localhost:4242 slices/
     """
     from pacs.errors import InstanceNotFoundError, PeerError
     from pacs.retrieve import InstanceReader
@@ -181,17 +240,24 @@ def _files(paths: list[Path]) -> list[Path]:
     return found
 
 
-@app.command()
+@_command("get")
 def get(
     peer: PeerArgument,
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
-    study: Annotated[str, typer.Option("--study", help="Study UID.")],
-    series: Annotated[str | None, typer.Option("--series", help="Series UID.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Where the files go; made if need be.", metavar="FOLDER")],
+    study: Annotated[str, typer.Option("--study", help="Study to fetch.", metavar="UID")],
+    series: Annotated[
+        str | None, typer.Option("--series", help="One series of it.", metavar="UID", show_default="all")
+    ] = None,
 ) -> None:
-    """Fetch a study or series from another node by C-GET."""
+    """Fetch a study or series from another node by C-GET.
+
+    conepacs pacs get ORTHANC@localhost:4242 fetched/ --study 1.2.3
+    """
+    from pacs.errors import InstanceNotFoundError, PeerError
     from pacs.part10 import describe_instance
     from pacs.scu import get as fetch
 
+    node = parse_peer(peer)
     folder.mkdir(parents=True, exist_ok=True)
     keys = {"StudyInstanceUID": study} | ({"SeriesInstanceUID": series} if series else {})
 
@@ -199,13 +265,20 @@ def get(
         uid = describe_instance(part10_bytes, name="received instance").sop_instance_uid
         (folder / f"{uid}.dcm").write_bytes(part10_bytes)
 
-    report = fetch(parse_peer(peer), "SERIES" if series else "STUDY", keys, keep)
+    report = fetch(node, "SERIES" if series else "STUDY", keys, keep)
+    if not report.n_received and not report.n_failed:
+        raise InstanceNotFoundError(f"{node} has nothing under {series or study}")
     typer.echo(f"{report.n_received} instance(s) received, {report.n_failed} failed; they are in {folder}")
+    if report.n_failed:
+        raise PeerError(f"{node} did not send {report.n_failed} of {report.n_received + report.n_failed} instances")
 
 
-@app.command()
+@_command("echo")
 def echo(peer: PeerArgument) -> None:
-    """Verify that another node answers (C-ECHO)."""
+    """Verify that another node answers (C-ECHO).
+
+    conepacs pacs echo ORTHANC@localhost:4242
+    """
     from pacs.scu import echo as verify
 
     node = parse_peer(peer)

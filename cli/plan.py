@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.archive import open_existing_store
 from cli.options import JsonOption, StoreOption
 from cli.output import mebibytes, print_json, print_pairs
 from cli.requests import (
@@ -33,7 +34,7 @@ from cli.settings import StoreSettings, load
 if TYPE_CHECKING:
     from spark_jobs.plan import ReconstructionPlan
 
-ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID...")]
+ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID")]
 
 
 def plan(
@@ -53,7 +54,10 @@ def plan(
     mu_range: RangeOption = None,
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
-    cores: Annotated[int | None, typer.Option("--cores", help="Cores to expect the time for (this machine's).")] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option("--cores", help="Cores to expect the time for.", metavar="N", show_default="all here", min=1),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a reconstruction would do and cost: nothing is computed.
@@ -61,18 +65,20 @@ def plan(
     Takes the same options as reconstruct.  Memory is that of the largest task; the amplification says how often
     detector rows are read because slabs overlap on the panel (cone angle).
 
+        conepacs plan stone
         conepacs plan stone --voxel 0.05 --task-memory 4GiB
+        conepacs plan stone --bin 0 --shape 1,512,512 --mode fused
     """
     from ingest.chunks import open_scan_chunks
     from spark_jobs.plan import make_plan
-    from storage.filesystem import open_store
 
-    opened = open_store(load(StoreSettings, store=store).store)
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id,
     )  # fmt: skip
-    plans = [make_plan(open_scan_chunks(opened, scan_id), options.request(scan_id)) for scan_id in scan_ids]
+    requests = [options.request(scan_id) for scan_id in scan_ids]
+    opened = open_existing_store(load(StoreSettings, store=store).store)
+    plans = [make_plan(open_scan_chunks(opened, request.scan_id), request) for request in requests]
     n_cores = cores or os.cpu_count() or 1
     if as_json:
         print_json([plan_json(made, n_cores) for made in plans])

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,41 +57,58 @@ def reconstruct(
     run_id: RunOption = "",
     master: Annotated[
         str | None,
-        typer.Option("--master", help="Spark master: local[*], local[2], spark://host:port, yarn, k8s://..."),
+        typer.Option(
+            "--master",
+            help=r"Spark master: local\[2], spark://host:port, yarn, k8s://...",
+            metavar="URL",
+            show_default="local[*], or as conepacs.toml says",
+        ),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Compute also what is registered already.")] = False,
-    log_file: Annotated[Path, typer.Option("--spark-log", help="Where Spark's own log goes.")] = Path("spark.log"),
+    spark_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--spark-log", help="Where Spark's own log goes.", metavar="FILE", show_default="in the temporary folder"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Reconstruct one stored scan or a batch of them into DICOM series that viewers find.
 
     Running it again changes nothing and says so; killed half-way it leaves nothing visible, and the next run makes
-    the same bytes.  Each run leaves a report (JSON and a page) in the store.
+    the same bytes.  Each run leaves a report (JSON and a page) in the store.  conepacs plan with the same options
+    tells what it will cost.
 
+        conepacs reconstruct stone
         conepacs reconstruct stone --filter hann --cutoff 0.9
-        conepacs reconstruct stone-1 stone-2 stone-3 --store hdfs://namenode:8020/pacs --index postgresql://...
+        conepacs reconstruct stone --bin 0 --voxel 0.05 --run-id finer
+        conepacs reconstruct stone-1 stone-2 stone-3 --master spark://head:7077
     """
-    from cli.archive import open_index
+    from cli.archive import open_existing_store, open_index
     from cli.job_settings import JobSettings
+    from ingest.chunks import open_scan_chunks
     from spark_jobs.reconstruct_scan import reconstruct_scan
     from spark_jobs.session import create_session
-    from storage.filesystem import open_store
 
-    settings = load(JobSettings, store=store, index=index)
-    spark_settings = settings.spark if master is None else dataclasses.replace(settings.spark, master=master)
-    opened = open_store(settings.store)
-    opened_index = open_index(opened, settings.index)
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id,
     )  # fmt: skip
     requests = [options.request(scan_id) for scan_id in scan_ids]
+    settings = load(JobSettings, store=store, index=index)
+    spark_settings = settings.spark if master is None else dataclasses.replace(settings.spark, master=master)
+    opened = open_existing_store(settings.store)
+    for scan_id in scan_ids:  # a batch with an unknown scan is refused before the first one is computed
+        open_scan_chunks(opened, scan_id)
+    opened_index = open_index(opened, settings.index)
     results = []
     for request in requests:
         with stage_progress(as_json) as show:
             result = reconstruct_scan(
                 opened, opened_index, request,
-                session=lambda: create_session(spark_settings, app_name="conepacs reconstruct", log_file=log_file),
+                session=lambda: create_session(
+                    spark_settings, app_name="conepacs reconstruct", log_file=spark_log or _temporary_log()
+                ),
                 task_threads=spark_settings.task_threads, progress=show, again=again,
             )  # fmt: skip
         results.append(result)
@@ -97,6 +116,13 @@ def reconstruct(
             print_result(result)
     if as_json:
         print_json([dataclasses.asdict(result) for result in results])
+
+
+def _temporary_log() -> Path:
+    """A new file in the temporary folder; messages about Spark name it."""
+    descriptor, name = tempfile.mkstemp(prefix="conepacs-spark-", suffix=".log")
+    os.close(descriptor)
+    return Path(name)
 
 
 def print_result(result: RunResult) -> None:

@@ -8,27 +8,84 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cli.options import parse_bytes, parse_pair, parse_triple
+from cli.options import parse_bytes, parse_pair, parse_shape, parse_triple
 
 if TYPE_CHECKING:
     from spark_jobs.request import ReconstructionRequest
 
-BinsOption = Annotated[list[int] | None, typer.Option("--bin", help="Energy bin to make; can be repeated (all).")]
-VoxelOption = Annotated[float | None, typer.Option("--voxel", help="Side of a voxel [mm] (pixel pitch at the axis).")]
-ShapeOption = Annotated[str | None, typer.Option("--shape", help="Voxels z,y,x (all that the panel sees whole).")]
-CenterOption = Annotated[str | None, typer.Option("--center", help="Middle of the volume x,y,z [mm].")]
-FieldOption = Annotated[float | None, typer.Option("--field-radius", help="Radius about the axis [mm].")]
-FilterOption = Annotated[str, typer.Option("--filter", help="Window: ram-lak, shepp-logan, cosine, hamming or hann.")]
-CutoffOption = Annotated[float, typer.Option("--cutoff", help="Share of the Nyquist frequency, up to 1.")]
-BackendOption = Annotated[str, typer.Option("--backend", help="numba, numba-avx2, ..., numpy_reference.")]
-ModeOption = Annotated[str, typer.Option("--mode", help="fused, two_stage, or auto: whichever costs less.")]
-BandOption = Annotated[str, typer.Option("--band-type", help="Two stages: float32, or float16 for half the bytes.")]
-SlabsOption = Annotated[int | None, typer.Option("--slabs", help="Cut into so many slabs (by memory).")]
+_VOLUME = "The volume"
+_KERNEL = "Filter and back-projection"
+_RUN = "The run"
+
+BinsOption = Annotated[
+    list[int] | None,
+    typer.Option("--bin", help="Energy bin to make, from 0; repeatable.", metavar="BIN", show_default="all",
+                 rich_help_panel=_VOLUME),
+]  # fmt: skip
+VoxelOption = Annotated[
+    float | None,
+    typer.Option("--voxel", help="Side of a voxel in mm.", metavar="MM", show_default="pixel pitch at the axis",
+                 rich_help_panel=_VOLUME),
+]  # fmt: skip
+ShapeOption = Annotated[
+    str | None,
+    typer.Option("--shape", help="Number of voxels.", metavar="Z,Y,X", show_default="all that the panel sees whole",
+                 rich_help_panel=_VOLUME),
+]  # fmt: skip
+CenterOption = Annotated[
+    str | None,
+    typer.Option("--center", help="Middle of the volume in mm; the axis is x = y = 0.", metavar="X,Y,Z",
+                 show_default="middle of what the panel sees", rich_help_panel=_VOLUME),
+]  # fmt: skip
+FieldOption = Annotated[
+    float | None,
+    typer.Option("--field-radius", help="Radius about the axis in mm; beyond it voxels are 0.", metavar="MM",
+                 show_default="what the panel sees in all views", rich_help_panel=_VOLUME),
+]  # fmt: skip
+FilterOption = Annotated[
+    str,
+    typer.Option("--filter", help="Window: ram-lak, shepp-logan, cosine, hamming or hann.", metavar="NAME",
+                 rich_help_panel=_KERNEL),
+]  # fmt: skip
+CutoffOption = Annotated[
+    float,
+    typer.Option("--cutoff", help="Highest frequency as a share of Nyquist, above 0, up to 1.", metavar="SHARE",
+                 rich_help_panel=_KERNEL),
+]  # fmt: skip
+BackendOption = Annotated[
+    str,
+    typer.Option("--backend", help="What computes; conepacs doctor lists what can be used here.", metavar="NAME",
+                 rich_help_panel=_KERNEL),
+]  # fmt: skip
+ModeOption = Annotated[
+    str,
+    typer.Option("--mode", help="fused, two_stage, or auto: whichever costs less.", metavar="NAME",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+BandOption = Annotated[
+    str,
+    typer.Option("--band-type", help="How two_stage stores filtered rows: float32, or float16 for half the bytes.",
+                 metavar="NAME", rich_help_panel=_RUN),
+]  # fmt: skip
+SlabsOption = Annotated[
+    int | None,
+    typer.Option("--slabs", help="Number of slabs that the volume is cut into.", metavar="N", show_default="by memory",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
 RangeOption = Annotated[
-    str | None, typer.Option("--mu-range", help="low,high [1/mm] stored without clipping (from coarse slices).")
+    str | None,
+    typer.Option("--mu-range", help="Range of mu in 1/mm that DICOM stores without clipping.", metavar="LOW,HIGH",
+                 show_default="from coarse slices", rich_help_panel=_RUN),
+]  # fmt: skip
+MemoryOption = Annotated[
+    str,
+    typer.Option("--task-memory", help="What one task may use.", metavar="BYTES", rich_help_panel=_RUN),
 ]
-MemoryOption = Annotated[str, typer.Option("--task-memory", help="What one task may use.")]
-RunOption = Annotated[str, typer.Option("--run-id", help="Any text: a second result beside the first.")]
+RunOption = Annotated[
+    str,
+    typer.Option("--run-id", help="Any text: makes a second result beside the first.", metavar="TEXT",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +112,11 @@ class RequestOptions:
         from reconstruction.fdk import FdkParameters
         from spark_jobs.request import ReconstructionRequest
 
-        shape = parse_triple(self.shape, "--shape")
         return ReconstructionRequest(
             scan_id=scan_id,
             bins=tuple(self.bins or ()),
             voxel_pitch_mm=self.voxel,
-            shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
+            shape=parse_shape(self.shape, "--shape"),
             center_mm=parse_triple(self.center, "--center"),
             fdk=FdkParameters(self.window, self.cutoff, self.field_radius),
             backend=self.backend,

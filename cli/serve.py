@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import IndexOption, StoreOption
+from cli.errors import CannotListenError
+from cli.options import IndexOption, JournalOption, StoreOption
 from cli.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cli.serve_settings import ServeSettings
     from pacs.scp import PacsServer
     from viewer_api.server import HttpServer
@@ -20,20 +25,39 @@ if TYPE_CHECKING:
 def serve(
     store: StoreOption = None,
     index: IndexOption = None,
-    journal: Annotated[str | None, typer.Option("--journal", help="Folder for received objects.")] = None,
-    ae_title: Annotated[str | None, typer.Option("--ae-title", help="Own AE title (CONEPACS).")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")] = None,
-    dicom_port: Annotated[int | None, typer.Option("--dicom-port", help="Port for DICOM (11112).")] = None,
-    http_port: Annotated[int | None, typer.Option("--http-port", help="Port for DICOMweb and pages (8042).")] = None,
+    journal: JournalOption = None,
+    ae_title: Annotated[
+        str | None, typer.Option("--ae-title", help="Own AE title.", metavar="AE", show_default="CONEPACS")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on.", metavar="HOST", show_default="127.0.0.1")
+    ] = None,
+    dicom_port: Annotated[
+        int | None,
+        typer.Option("--dicom-port", help="Port for DICOM; 0 takes a free one.", metavar="PORT", show_default="11112"),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            "--http-port",
+            help="Port for DICOMweb and the page; 0 takes a free one.",
+            metavar="PORT",
+            show_default="8042",
+        ),
+    ] = None,
     destinations: Annotated[
-        list[str] | None, typer.Option("--destination", help="C-MOVE destination; repeatable.", metavar="AE@HOST:PORT")
+        list[str] | None,
+        typer.Option("--destination", help="Node that C-MOVE may send to; repeatable.", metavar="AE@HOST:PORT"),
     ] = None,
 ) -> None:
     """Answer viewers: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET, QIDO-RS, WADO-RS, and a page to scroll series.
 
     Listens on loopback unless told otherwise; there are no user accounts yet, so keep it there or behind a proxy.
+    Ctrl-C ends it.
 
-        conepacs serve --store /data/pacs --destination VIEWER@localhost:11113
+        conepacs serve --store /data/pacs
+        conepacs serve --destination VIEWER@localhost:11113
+        conepacs serve --ae-title LAB --dicom-port 104 --http-port 8080
     """
     from cli.serve_settings import ServeSettings
 
@@ -47,12 +71,38 @@ def serve(
         destinations or [],
     )
     server, web = make_servers(settings)
-    with server:
+    # As Ctrl-C does: what a service manager sends ends it as cleanly.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _listening(server):
         scp, http = settings.scp, settings.http
         typer.echo(f"DICOM: {scp.ae_title}@{scp.host}:{server.port}")
-        typer.echo(f"page and DICOMweb: http://{http.host}:{web.port}/ and /dicom-web")
+        typer.echo(f"page: {_address(http.host, web.port)}/  DICOMweb: {_address(http.host, web.port)}/dicom-web")
         typer.echo("stop with Ctrl-C")
-        web.run()
+        with contextlib.suppress(KeyboardInterrupt):
+            web.run()
+    typer.echo("stopped")
+
+
+@contextlib.contextmanager
+def _listening(server: PacsServer) -> Iterator[None]:
+    """Run the DICOM server; a taken address is no fault of the input."""
+    from pacs.errors import PacsError
+
+    try:
+        server.start()
+    except PacsError as error:
+        if isinstance(error.__cause__, OSError):
+            raise CannotListenError(f"DICOM {error}") from error
+        raise
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def _address(host: str, port: int) -> str:
+    """What a browser takes."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _with_options(
@@ -64,22 +114,25 @@ def _with_options(
     http_port: int | None,
     destinations: list[str],
 ) -> ServeSettings:
-    """Put what was given on the command line over the settings."""
+    """Put what was given on the command line over the settings; their sections check it."""
     from cli.pacs import parse_peer
     from pacs.scp import MoveDestination
 
     peers = [parse_peer(text) for text in destinations]
-    scp = dataclasses.replace(
-        settings.scp,
-        ae_title=ae_title or settings.scp.ae_title,
-        host=host or settings.scp.host,
-        port=settings.scp.port if dicom_port is None else dicom_port,
-        move_destinations=dict(settings.scp.move_destinations)
-        | {peer.ae_title: MoveDestination(peer.host, peer.port) for peer in peers},
-    )
-    http = dataclasses.replace(
-        settings.http, host=host or settings.http.host, port=settings.http.port if http_port is None else http_port
-    )
+    try:
+        scp = dataclasses.replace(
+            settings.scp,
+            ae_title=settings.scp.ae_title if ae_title is None else ae_title,
+            host=host or settings.scp.host,
+            port=settings.scp.port if dicom_port is None else dicom_port,
+            move_destinations=dict(settings.scp.move_destinations)
+            | {peer.ae_title: MoveDestination(peer.host, peer.port) for peer in peers},
+        )
+        http = dataclasses.replace(
+            settings.http, host=host or settings.http.host, port=settings.http.port if http_port is None else http_port
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     kept = settings.journal if journal is None else dataclasses.replace(settings.journal, folder=journal)
     return settings.model_copy(update={"scp": scp, "http": http, "journal": kept})
 
@@ -89,7 +142,6 @@ def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
     from cli.archive import open_index, open_journal
     from pacs.retrieve import InstanceReader
     from pacs.scp import PacsServer
-    from storage.errors import StoreUnavailableError
     from storage.filesystem import open_store
     from viewer_api.app import create_app
     from viewer_api.server import HttpServer
@@ -103,4 +155,4 @@ def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
         return server, HttpServer(app, settings.http)
     except OSError as error:
         where = f"{settings.http.host} port {settings.http.port}"
-        raise StoreUnavailableError(f"the HTTP service cannot listen at {where}: {error.strerror}") from error
+        raise CannotListenError(f"HTTP cannot listen on {where}: {error.strerror}") from error

@@ -4,38 +4,75 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cli.errors import SettingError
+from spark_jobs.errors import SparkJobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 DEFAULT_STORE = "conepacs-store"
 CONFIG_VARIABLE = "CONEPACS_CONFIG"
 CONFIG_NAME = "conepacs.toml"
+_ENV_PREFIX = "CONEPACS_"
+_ENV_DELIMITER = "__"
+
+#: Every section and value that conepacs.toml may have; each program reads its own.
+SECTIONS = ("store", "index", "spark", "journal", "scp", "http")
 
 
 def config_file() -> Path | None:
-    """Return the configuration file in use, if any."""
+    """Return the configuration file in use, if any.
+
+    Raises
+    ------
+    SettingError
+        If the environment names one that is not there.
+    """
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named)
         if not path.is_file():
-            raise typer.BadParameter(f"{CONFIG_VARIABLE} names {path}, which is no file")
+            raise SettingError(f"{CONFIG_VARIABLE} names {path}, which is no file")
         return path
     path = Path(CONFIG_NAME)
     return path if path.is_file() else None
+
+
+def read_config() -> dict[str, Any]:
+    """Read the configuration file in use; nothing if there is none.
+
+    Raises
+    ------
+    SettingError
+        If it cannot be read, is no TOML, or has a section or value that no program knows.
+    """
+    path = config_file()
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is no TOML: {error}") from error
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}") from error
+    for name in values:
+        if name not in SECTIONS:
+            raise SettingError(f"{path} has an unknown setting '{name}': expected one of {', '.join(SECTIONS)}")
+    return values
 
 
 class StoreSettings(BaseSettings):
     """What every program needs: the store.  Programs add their sections; sections of others are ignored."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CONEPACS_", env_nested_delimiter="__", extra="ignore", frozen=True, arbitrary_types_allowed=False
+        env_prefix=_ENV_PREFIX, env_nested_delimiter=_ENV_DELIMITER, extra="ignore", frozen=True
     )
 
     store: str = DEFAULT_STORE
@@ -53,9 +90,7 @@ class StoreSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the TOML file below the environment."""
         del dotenv_settings, file_secret_settings
-        found = config_file()
-        toml = (TomlConfigSettingsSource(settings_cls, found),) if found is not None else ()
-        return (init_settings, env_settings, *toml)
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, read_config()))
 
 
 Settings = TypeVar("Settings", bound=StoreSettings)
@@ -66,13 +101,31 @@ def load(kind: Callable[..., Settings], **given: Any) -> Settings:
 
     Raises
     ------
-    typer.BadParameter
-        One sentence for the first thing that is wrong.
+    SettingError
+        One sentence for the first thing that is wrong: the setting, and the file or variable that it stands in.
     """
     try:
         return kind(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        source = config_file() or "the environment"
-        raise typer.BadParameter(f"setting '{where}' of {source}: {first['msg']}") from error
+        where = [str(part) for part in first["loc"]]
+        raise SettingError(f"{_origin(where)}: setting '{'.'.join(where)}' {_reason(first)}") from error
+    except SparkJobError as error:
+        raise SettingError(f"{_origin(['spark'])}: {error}") from error
+
+
+def _reason(fault: Any) -> str:
+    """What is wrong with a value, in words that follow its name."""
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return "is unknown"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"is wrong: {message[:1].lower()}{message[1:]}"
+
+
+def _origin(where: Sequence[str]) -> str:
+    """Where a setting comes from: a variable of the environment, which wins, or the configuration file."""
+    name = (_ENV_PREFIX + _ENV_DELIMITER.join(where)).upper()
+    for variable in os.environ:
+        if variable.upper() == name or variable.upper().startswith(name + _ENV_DELIMITER):
+            return f"environment variable {variable}"
+    return str(config_file() or "command line")

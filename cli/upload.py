@@ -19,15 +19,26 @@ if TYPE_CHECKING:
 
 SourceArgument = Annotated[Path, typer.Argument(help="File or folder that the scanner wrote.", metavar="SOURCE")]
 FormatOption = Annotated[
-    str | None, typer.Option("--format", help="Reader: nikon, merlin, nxtomo, dataexchange, htc, tiff or array.")
-]
+    str | None,
+    typer.Option(
+        "--format", help="Reader: nikon, merlin, nxtomo, dataexchange, htc, tiff or array.", metavar="NAME",
+        show_default="found by the files",
+    ),
+]  # fmt: skip
 DescriptionOption = Annotated[
-    Path | None, typer.Option("--description", help="A scan.toml that does not lie in or beside the source.")
-]
+    Path | None,
+    typer.Option(
+        "--description", help="Description of the scan: geometry, bins, subject.", metavar="FILE",
+        show_default="scan.toml in or beside the source",
+    ),
+]  # fmt: skip
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="A reader's setting, e.g. bin_pixels=2; can be repeated.")
+    list[str] | None,
+    typer.Option("--set", help="Setting of the reader, e.g. bin_pixels=2; repeatable.", metavar="KEY=VALUE"),
 ]
-ScanIdOption = Annotated[str | None, typer.Option("--scan-id", help="Name in the store (default: by the source).")]
+ScanIdOption = Annotated[
+    str | None, typer.Option("--scan-id", help="Name in the store.", metavar="ID", show_default="by the source")
+]
 
 
 def upload(
@@ -37,9 +48,14 @@ def upload(
     source_format: FormatOption = None,
     description: DescriptionOption = None,
     settings: SetOption = None,
-    memory: Annotated[str, typer.Option(help="Memory for one block of views.")] = "1GB",
+    memory: Annotated[str, typer.Option("--memory", help="Memory for one block of views.", metavar="BYTES")] = "1GB",
     watch: Annotated[bool, typer.Option("--watch", help="Take frames as the scanner writes them.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="With --watch: give up when no view came for so long [s].")] = 900.0,
+    timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--timeout-s", help="With --watch: give up when no view came for so long.", metavar="SECONDS", min=0.0
+        ),
+    ] = 900.0,
     restart: Annotated[bool, typer.Option("--restart", help="Forget an unfinished upload of this scan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +66,9 @@ def upload(
     "Formats").
 
         conepacs upload stone/ --store /data/pacs
-        conepacs upload scan.xtekct --store hdfs://namenode:8020/pacs --set bin_pixels=2
+        conepacs upload scan.xtekct --set bin_pixels=2
+        conepacs upload stone/ --store hdfs://namenode:8020/pacs
+        conepacs upload /scanner/today/ --watch --timeout-s 600
     """
     from ingest.readers import SourceOptions, open_source
     from ingest.upload import UploadProgress
@@ -58,6 +76,7 @@ def upload(
     from ingest.upload import watch as watch_scan
     from storage.filesystem import open_store
 
+    memory_bytes = parse_bytes(memory)
     target = open_store(load(StoreSettings, store=store).store)
     opener = functools.partial(
         open_source, source_format=source_format,
@@ -66,19 +85,17 @@ def upload(
     with stage_progress(as_json) as show:
 
         def tell(progress: UploadProgress) -> None:
-            show(progress.stage if progress.stage == "waiting" else "views", progress.views_done, progress.n_views)
+            show("views", progress.views_done, progress.n_views, progress.message)
 
         if watch:
             report = watch_scan(
-                source, target, open_reader=opener, timeout_s=timeout_s, memory_bytes=parse_bytes(memory),
+                source, target, open_reader=opener, timeout_s=timeout_s, memory_bytes=memory_bytes,
                 restart=restart, progress=tell,
             )  # fmt: skip
         else:
             reader = opener(source)
             try:
-                report = upload_scan(
-                    reader, target, memory_bytes=parse_bytes(memory), restart=restart, progress=tell
-                )  # fmt: skip
+                report = upload_scan(reader, target, memory_bytes=memory_bytes, restart=restart, progress=tell)
             finally:
                 reader.close()
     _print_report(report, target.url, as_json)
@@ -101,4 +118,4 @@ def _print_report(report: UploadReport, url: str, as_json: bool) -> None:
         *(("note", note) for note in report.notes),
     ]
     print_pairs("uploaded", rows)
-    typer.echo(f"next: conepacs reconstruct {report.scan_id}")
+    typer.echo(f"next: conepacs plan {report.scan_id}, then conepacs reconstruct {report.scan_id}")

@@ -8,6 +8,7 @@
     |-- InstanceNotFoundError
     |-- ConformanceError (ValueError)
     |   |-- EncodingError
+    |   |-- NoInstanceError
     |   `-- ClassMismatchError
     |-- PackError
     |-- PeerError
@@ -33,6 +34,10 @@ class ConformanceError(PacsError, ValueError):
 
 class EncodingError(ConformanceError):
     """A volume, its grid or its description cannot be written as valid DICOM."""
+
+
+class NoInstanceError(ConformanceError):
+    """A file is no DICOM instance at all: a text, a picture, the DICOMDIR of a medium."""
 
 
 class ClassMismatchError(ConformanceError):

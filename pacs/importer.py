@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pacs.errors import ConformanceError, PacsError
+from pacs.errors import ConformanceError, NoInstanceError, PacsError
 from pacs.receive import receive_part10
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ class ImportReport:
     ----------
     added, identical, version : files by outcome.
     skipped : a plain sentence for each file that was not taken.
+    damaged : those of them on files that should have been: broken DICOM, or unreadable.
     """
 
     added: int = 0
     identical: int = 0
     version: int = 0
     skipped: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def import_files(
@@ -56,7 +58,7 @@ def import_files(
         If the archive cannot keep it; what was imported before stays.
     """
     counts: dict[Outcome, int] = {"added": 0, "identical": 0, "version": 0}
-    skipped = []
+    skipped, damaged = [], []
     for path in _files(paths):
         try:
             part10_bytes = _read_dicom(path)
@@ -64,11 +66,14 @@ def import_files(
             counts[outcome] += 1
         except ConformanceError as error:
             skipped.append(str(error))
+            if not isinstance(error, NoInstanceError):
+                damaged.append(str(error))
         except OSError as error:
             skipped.append(f"{path} cannot be read: {error.strerror}")
+            damaged.append(skipped[-1])
         if on_file is not None:
             on_file(path)
-    return ImportReport(counts["added"], counts["identical"], counts["version"], tuple(skipped))
+    return ImportReport(counts["added"], counts["identical"], counts["version"], tuple(skipped), tuple(damaged))
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -88,9 +93,9 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 def _read_dicom(path: Path) -> bytes:
     """A file's bytes; of one that is not DICOM only the head is read."""
     if not path.is_file():
-        raise ConformanceError(f"{path} is not a regular file")
+        raise NoInstanceError(f"{path} is not a regular file")
     with path.open("rb") as handle:
         head = handle.read(_PREAMBLE_BYTES)
         if head[128:] != b"DICM":
-            raise ConformanceError(f"{path} is not a DICOM file: it has no 'DICM' at byte 128")
+            raise NoInstanceError(f"{path} is not a DICOM file: it has no 'DICM' at byte 128")
         return head + handle.read()

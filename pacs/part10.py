@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pacs.attributes import ALL_KEYWORDS
 from pacs.character_sets import DEFAULT_CODEC, codecs_of, decode_text
 from pacs.elements import PIXEL_TAGS, UNDEFINED, Element, ElementWalker, WalkLimits
-from pacs.errors import ConformanceError
+from pacs.errors import ConformanceError, NoInstanceError
 from pacs.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, require_uid
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def describe_instance(
     """
     meta = read_file_meta(part10_bytes, name=name)
     if meta.sop_class_uid == _MEDIA_DIRECTORY:
-        raise ConformanceError(f"{name} is a DICOMDIR, the table of contents of a medium, not an instance to store")
+        raise NoInstanceError(f"{name} is a DICOMDIR, the table of contents of a medium, not an instance to store")
     view = memoryview(part10_bytes)
     return _describe(view, meta.dataset_offset, meta.transfer_syntax_uid, name, limits or HeaderLimits())
 
@@ -124,7 +124,7 @@ def read_file_meta(part10_bytes: bytes | memoryview, *, name: str = "the file") 
     """
     view = memoryview(part10_bytes)
     if bytes(view[128:132]) != b"DICM":
-        raise ConformanceError(f"{name} is not a DICOM file: it has no 'DICM' at byte 128 ({len(view)} bytes)")
+        raise NoInstanceError(f"{name} is not a DICOM file: it has no 'DICM' at byte 128 ({len(view)} bytes)")
     walker = ElementWalker(view, is_explicit=True, is_little_endian=True, name=name, limits=WalkLimits(elements=64))
     offset, values = len(_PREAMBLE), {}
     for element in walker.top_level(offset, only_group=2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import ClassVar
 
 #: Names under which a browser on the same machine reaches a service bound to loopback.
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -23,6 +24,8 @@ class HttpSettings:
     max_results : answers of one search at most; a client pages on with ``offset``.
     max_viewport_px : longest side of a rendered image.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     host: str = "127.0.0.1"
     port: int = 8042
