@@ -17,7 +17,7 @@ from cli.settings import load
 from cli.teach import help_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pacs.index import Index, Level
     from pacs.journal import Journal
@@ -60,11 +60,13 @@ def parse_peer(text: str, calling_ae_title: str = "CONEPACS") -> Peer:
 
 def parse_keys(texts: list[str]) -> dict[str, str]:
     """Read ``KEYWORD=VALUE`` and ``KEYWORD`` texts."""
+    from pydicom.datadict import tag_for_keyword
+
     keys = {}
     for text in texts:
         keyword, _, value = text.partition("=")
-        if not keyword.strip():
-            raise typer.BadParameter(f"--key needs KEYWORD=VALUE, got '{text}'")
+        if tag_for_keyword(keyword.strip()) is None:
+            raise typer.BadParameter(f"--key needs a keyword of the DICOM data dictionary, got '{keyword.strip()}'")
         keys[keyword.strip()] = value
     return keys
 
@@ -127,8 +129,7 @@ def import_(
             typer.echo(f"skipped: {sentence}")
     if report.damaged or not n_taken:
         reasons = report.damaged or report.skipped or ("there is no file in it",)
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        raise NotImportedError(f"not imported: {reasons[0]}{more}")
+        raise NotImportedError(f"not imported: {reasons[0]}{_and_more(reasons)}")
 
 
 @_command("find")
@@ -199,9 +200,8 @@ def send(
     conepacs pacs send ORTHANC@localhost:4242 --study 2.25.123
     conepacs pacs send ORTHANC@localhost:4242 slices/
     """
-    from pacs.errors import InstanceNotFoundError, PeerError
+    from pacs.errors import ConformanceError, InstanceNotFoundError, PeerError
     from pacs.retrieve import InstanceReader
-    from pacs.scu import kinds_of
     from pacs.scu import send as send_objects
 
     node = parse_peer(peer)
@@ -215,17 +215,41 @@ def send(
         report = send_objects(node, ((r.sop_instance_uid, reader.open_bytes(r.location)) for r in records), kinds)
         refused: list[str] = []
     else:
-        files = _files(paths or [])
-        kinds, refused = kinds_of((str(p), p.read_bytes()) for p in files)
-        named = {sentence.partition(":")[0] for sentence in refused}
-        good = [p for p in files if str(p) not in named]
+        good, kinds, refused = _kinds_of_files(_files(paths or []))
+        if not good:
+            raise ConformanceError(
+                f"not sent: {refused[0]}{_and_more(refused)}" if refused else "there is no file to send"
+            )
         report = send_objects(node, ((str(p), p.read_bytes()) for p in good), kinds)
     typer.echo(f"{report.n_sent} instance(s) sent to {node}")
     problems = [*refused, *report.failures]
     for sentence in problems:
         typer.echo(f"not sent: {sentence}")
-    if report.failures or (refused and not report.n_sent):
-        raise PeerError(f"{len(problems)} instance(s) were not sent to {node}")
+    if report.failures:
+        raise PeerError(f"not sent: {report.failures[0]}{_and_more(report.failures)}")
+
+
+def _and_more(sentences: Sequence[str]) -> str:
+    """How many sentences there are after the first."""
+    return f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+
+
+def _kinds_of_files(files: list[Path]) -> tuple[list[Path], list[tuple[str, str]], list[str]]:
+    """The files that are instances, their (SOP class, transfer syntax) pairs, a sentence for each other file."""
+    from pacs.errors import ConformanceError
+    from pacs.scu import kinds_of
+
+    good, kinds, refused = [], dict[tuple[str, str], None](), []
+    for path in files:
+        try:
+            found, sentences = kinds_of([(str(path), path.read_bytes())])
+        except OSError as error:
+            raise ConformanceError(f"{path} cannot be read: {error.strerror}") from error
+        kinds |= dict.fromkeys(found)
+        refused += sentences
+        if found:
+            good.append(path)
+    return good, list(kinds), refused
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from cli.serve_settings import ServeSettings
     from pacs.scp import PacsServer
     from viewer_api.server import HttpServer
+
+#: Seconds between two looks for an interrupt.
+_WAKE_S = 1.0
 
 
 def serve(
@@ -71,33 +75,35 @@ def serve(
         destinations or [],
     )
     server, web = make_servers(settings)
-    # As Ctrl-C does: what a service manager sends ends it as cleanly.
+    # What a service manager sends ends it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _listening(server):
+    with contextlib.suppress(KeyboardInterrupt), _listening(server, web):
         scp, http = settings.scp, settings.http
         typer.echo(f"DICOM: {scp.ae_title}@{scp.host}:{server.port}")
         typer.echo(f"page: {_address(http.host, web.port)}/  DICOMweb: {_address(http.host, web.port)}/dicom-web")
         typer.echo("stop with Ctrl-C")
-        with contextlib.suppress(KeyboardInterrupt):
-            web.run()
+        forever = threading.Event()
+        while not forever.wait(_WAKE_S):  # on Windows an endless wait does not see Ctrl-C
+            pass
     typer.echo("stopped")
 
 
 @contextlib.contextmanager
-def _listening(server: PacsServer) -> Iterator[None]:
-    """Run the DICOM server; a taken address is no fault of the input."""
+def _listening(server: PacsServer, web: HttpServer) -> Iterator[None]:
+    """Run both servers; a taken address is no fault of the input."""
     from pacs.errors import PacsError
 
-    try:
-        server.start()
-    except PacsError as error:
-        if isinstance(error.__cause__, OSError):
-            raise CannotListenError(f"DICOM {error}") from error
-        raise
-    try:
+    with contextlib.ExitStack() as running:
+        try:
+            running.enter_context(web)
+            running.enter_context(server)
+        except OSError as error:
+            raise CannotListenError(str(error)) from error
+        except PacsError as error:
+            if isinstance(error.__cause__, OSError):
+                raise CannotListenError(f"DICOM {error}") from error
+            raise
         yield
-    finally:
-        server.stop()
 
 
 def _address(host: str, port: int) -> str:

@@ -23,6 +23,11 @@ LOCAL = REPOSITORY / "conf" / "local.toml"
 PROGRAMS = (StoreSettings, JobSettings, PacsSettings, ServeSettings)
 
 
+def load_all():
+    for program in PROGRAMS:
+        load(program)
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_every_program_loads_the_sample_file_and_it_holds_the_defaults(program, monkeypatch):
     plain = load(program)
@@ -73,8 +78,7 @@ def test_the_environment_wins_over_the_file_and_an_option_over_both(working_fold
 def test_a_typo_in_the_file_is_refused_with_key_and_file(text, words, working_folder):
     (working_folder / "conepacs.toml").write_text(text)
     with pytest.raises(SettingError) as caught:
-        for program in PROGRAMS:
-            load(program)
+        load_all()
     for word in words:
         assert word in str(caught.value)
 
@@ -86,7 +90,7 @@ def test_sections_of_other_programs_are_left_to_them(working_folder):
 
 def test_a_wrong_value_of_the_environment_names_its_variable(monkeypatch):
     monkeypatch.setenv("CONEPACS_SCP__PORT", "many")
-    with pytest.raises(SettingError, match="environment variable CONEPACS_SCP__PORT: setting 'scp.port' is wrong"):
+    with pytest.raises(SettingError, match=r"environment variable CONEPACS_SCP__PORT: setting 'scp\.port' is wrong"):
         load(PacsSettings)
     monkeypatch.delenv("CONEPACS_SCP__PORT")
     monkeypatch.setenv("CONEPACS_SCP__PROT", "104")

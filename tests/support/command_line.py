@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.main import run
 from tests.support.peers import REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 
