@@ -23,23 +23,26 @@ _WEIGHT_BYTES = 80
 #: A pixel of the whole panel while bad pixels are looked for [B], besides the frames themselves.
 _FIELD_BYTES = 96
 
-#: Rates of one core of a 2023 server, for the *expected* time only; `docs/planning.md` says how they were measured.
-READ_BYTES_PER_S = 350e6
-CORRECT_PIXELS_PER_S = 110e6
-FILTER_PIXELS_PER_S = 75e6
-STORE_BYTES_PER_S = 120e6
-ENCODE_VOXELS_PER_S = 40e6
+#: Rates of one core of a 2023 server (AVX-512, local disk), as `benchmarks/plan_rates.py` measured them.  They shape
+#: the *expected* time only, and with it the choice between one and two stages; `docs/planning.md` says more.
+READ_BYTES_PER_S = 390e6
+CORRECT_PIXELS_PER_S = 360e6
+FILTER_PIXELS_PER_S = 100e6
+STORE_BYTES_PER_S = 600e6
+BAND_BYTES_PER_S = 800e6
+ENCODE_VOXELS_PER_S = 38e6
 UPDATES_PER_S = {
-    ("numba-avx512", "four_fold"): 2.6e9,
-    ("numba-avx512", "circular"): 1.8e9,
-    ("numba-avx2", "four_fold"): 1.9e9,
-    ("numba-avx2", "circular"): 1.5e9,
-    ("numba-portable", "four_fold"): 0.9e9,
-    ("numba-portable", "circular"): 0.7e9,
+    ("numba-avx512", "four_fold"): 4.0e9,
+    ("numba-avx512", "circular"): 2.2e9,
+    ("numba-avx2", "four_fold"): 2.6e9,
+    ("numba-avx2", "circular"): 1.7e9,
+    ("numba-portable", "four_fold"): 1.0e9,
+    ("numba-portable", "circular"): 0.88e9,
 }
-_ANY_POSE_UPDATES_PER_S = 0.15e9
-_REFERENCE_UPDATES_PER_S = 0.01e9
-_TASK_OVERHEAD_S = 0.4
+_ANY_POSE_UPDATES_PER_S = 0.115e9
+_REFERENCE_UPDATES_PER_S = 0.026e9
+#: What Spark, opening the run and making weights cost each task: from reports of runs that compute next to nothing.
+_TASK_OVERHEAD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,7 @@ def plan_cost(
         + pixels / CORRECT_PIXELS_PER_S
         + (pixels + out_pixels) / 2 / FILTER_PIXELS_PER_S
         + band_bytes / STORE_BYTES_PER_S
-        + band_read / READ_BYTES_PER_S
+        + band_read / BAND_BYTES_PER_S
         + updates / updates_per_second(backend, kernel)
         + len(bins) * first.grid.n_voxels / ENCODE_VOXELS_PER_S
         + n_tasks * _TASK_OVERHEAD_S
