@@ -128,6 +128,22 @@ def projection_matrices(geometry: ConeBeamGeometry) -> NDArray[np.float64]:
     return matrices
 
 
+def check_full_turn(geometry: ConeBeamGeometry) -> None:
+    """Refuse views that do not go all the way round.
+
+    Raises
+    ------
+    GeometryError
+        With the arc that was got.
+    """
+    if geometry.n_views < 3 or not geometry.is_full_turn:
+        arc = math.degrees(geometry.arc_rad)
+        raise GeometryError(
+            f"the {geometry.n_views} views cover an arc of {arc:.4g} degrees; a full turn of 360 degrees is needed, "
+            f"since lines through the field along the missing directions are measured by no view"
+        )
+
+
 def check_reconstructable(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> None:
     """Refuse a scan whose field has lines that nothing measures.
 
@@ -136,12 +152,7 @@ def check_reconstructable(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_m
     GeometryError
         With the arc, the gap or the width that was got, and what is needed.
     """
-    if geometry.n_views < 3 or not geometry.is_full_turn:
-        arc = math.degrees(geometry.arc_rad)
-        raise GeometryError(
-            f"the {geometry.n_views} views cover an arc of {arc:.4g} degrees; a full turn of 360 degrees is needed, "
-            f"since lines through the field along the missing directions are measured by no view"
-        )
+    check_full_turn(geometry)
     z_low, z_high = _z_range(grid)
     first, last, _, _ = shadow(geometry, radius_mm, z_low, z_high)
     if first < -0.5 - EDGE_TOLERANCE_PIXELS or last > geometry.n_cols - 0.5 + EDGE_TOLERANCE_PIXELS:

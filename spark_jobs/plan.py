@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconstruction.backends import load_backend
-from reconstruction.coverage import check_reconstructable, default_grid, field_radius_mm, uncovered_slices
+from reconstruction.coverage import (
+    check_full_turn,
+    check_reconstructable,
+    default_grid,
+    field_radius_mm,
+    uncovered_slices,
+)
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import KERNEL_VERSION, SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
@@ -216,6 +222,7 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest) -> Reconstruct
     if unknown:
         raise PlanError(f"scan {scan.scan_id} has the bins 0 to {len(scan.bins) - 1}, asked for bin {unknown[0]}")
     backend = load_backend(request.backend).name
+    check_full_turn(geometry)  # before the grid: of too few views the arc is what matters
     grid = _grid(geometry, request)
     radius = field_radius_mm(grid, request.fdk.field_radius_mm)
     check_reconstructable(geometry, grid, radius)
