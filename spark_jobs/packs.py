@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the packs that slab tasks write, and the sweep of those that no series came to name.
+"""Names of what only one attempt or submit uses, and the sweep of what killed ones left.
 
-Every attempt of a task writes a pack of its own.  What a killed job, a repeated task or a rerun leaves behind is in no
-index row; the name tells its age, whatever the store keeps of times.
+Every attempt of a slab task writes a pack of its own, and every submit has a folder for its plan and filtered rows.
+What a killed job, a repeated task or a rerun leaves behind is in no index row; the name tells its age, whatever the
+store keeps of times.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import time
@@ -19,17 +21,30 @@ if TYPE_CHECKING:
     from pacs.index import Index
     from storage.filesystem import Store
 
+RUNS_FOLDER = "runs"
 _FOLDER = "packs"
 # `binNN-slabNNNN-<start in seconds, hex>-<random>.zip`; packs of other makers have other names.
 _PACK = re.compile(r"bin[0-9]{2,}-slab[0-9]{4,}-([0-9a-f]+)-[0-9a-f]{12}\.zip")
+
+# `submit-<start in seconds, hex>-<random>`
+_SUBMIT = re.compile(r"submit-([0-9a-f]+)-[0-9a-f]{12}")
 
 _log = logging.getLogger(__name__)
 
 
 def pack_path(run_name: str, bin_index: int, slab_index: int) -> str:
     """Return a new name for the pack of one attempt at a slab."""
-    attempt = f"{int(time.time()):x}-{secrets.token_hex(6)}"
-    return f"{_FOLDER}/{run_name}/bin{bin_index:02d}-slab{slab_index:04d}-{attempt}.zip"
+    return f"{_FOLDER}/{run_name}/bin{bin_index:02d}-slab{slab_index:04d}-{_moment()}.zip"
+
+
+def submit_folder(run_folder: str) -> str:
+    """Return a new name for the folder of one submit of a run."""
+    return f"{run_folder}/submit-{_moment()}"
+
+
+def _moment() -> str:
+    """Now in seconds, and something that no other name has."""
+    return f"{int(time.time()):x}-{secrets.token_hex(6)}"
 
 
 def sweep_packs(store: Store, index: Index, *, older_than_s: float) -> list[str]:
@@ -53,7 +68,7 @@ def sweep_packs(store: Store, index: Index, *, older_than_s: float) -> list[str]
     for run in store.list_folder(_FOLDER):
         if not run.is_folder:
             continue
-        old = [entry.path for entry in store.list_folder(run.path) if _age_s(entry.path) > older_than_s]
+        old = [entry.path for entry in store.list_folder(run.path) if _age_s(entry.path, _PACK) > older_than_s]
         named = index.located(old) if old else set()
         for path in old:
             if path not in named:
@@ -65,7 +80,27 @@ def sweep_packs(store: Store, index: Index, *, older_than_s: float) -> list[str]
     return deleted
 
 
-def _age_s(path: str) -> float:
-    """Seconds since the attempt that wrote a pack began; below 0 for any other file."""
-    match = _PACK.fullmatch(path.rpartition("/")[2])
-    return time.time() - int(match[1], 16) if match else -1.0
+def sweep_submits(store: Store, *, older_than_s: float) -> list[str]:
+    """Delete folders of submits that were killed; one that ends well deletes its own.
+
+    Parameters
+    ----------
+    older_than_s : grace time [s]; it must exceed the longest job, and how far clocks differ.
+
+    Returns
+    -------
+    The deleted folders.
+    """
+    deleted = []
+    for run in store.list_folder(RUNS_FOLDER):
+        for entry in store.list_folder(run.path) if run.is_folder else []:
+            if entry.is_folder and _age_s(entry.path, _SUBMIT) > older_than_s:
+                store.delete(entry.path, recursive=True)
+                deleted.append(entry.path)
+    return deleted
+
+
+def _age_s(path: str, form: re.Pattern[str]) -> float:
+    """Seconds since a file or folder of this form was named; never old for any other."""
+    match = form.fullmatch(path.rpartition("/")[2])
+    return time.time() - int(match[1], 16) if match else -math.inf

@@ -7,6 +7,7 @@ bin and slab, each publishing a pack), then one transaction that registers the p
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import logging
@@ -21,15 +22,17 @@ from pacs.image_header import series_description, study_uid_of
 from pacs.index import Match, Query
 from pacs.register import register_packs
 from pacs.uids import series_uid
+from spark_jobs.packs import RUNS_FOLDER, submit_folder
 from spark_jobs.plan import make_plan
 from spark_jobs.report import run_report, write_report
 from spark_jobs.series import RunRecord, run_from_bytes, series_spec, volume_digest
 from spark_jobs.stages import StageResult, run_stage
 from spark_jobs.workers import RunPlace, filter_rows, filter_tasks, prepare_bin, reconstruct_slab
+from storage.errors import FileExistsInStoreError, StorageError
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -96,7 +99,7 @@ def software_version() -> str:
 
 def run_folder(plan: ReconstructionPlan) -> str:
     """Folder of a run in the store."""
-    return f"runs/{plan.run_name}"
+    return f"{RUNS_FOLDER}/{plan.run_name}"
 
 
 def reconstruct_scan(
@@ -141,21 +144,20 @@ def reconstruct_scan(
     before_session = time.perf_counter()
     spark = session()
     session_s = time.perf_counter() - before_session
-    place = RunPlace(store.url, folder, task_threads)
-    stages = [run_stage(spark, "prepare", len(plan.bins), place, prepare_bin, progress=progress)]
-    run = _complete_run(store, folder, kept, stages[0])
-    if plan.two_stage:
-        stages.append(_filter_stage(spark, stored, plan, place, progress))
-    n_tasks = len(plan.tasks)
-    slabs = run_stage(spark, "reconstruct", n_tasks, place, slab_work, progress=progress)
-    stages.append(slabs)
+    with _submit(store, folder, plan) as submit:
+        place = RunPlace(store.url, folder, task_threads, submit)
+        stages = [run_stage(spark, "prepare", len(plan.bins), place, prepare_bin, progress=progress)]
+        run = _complete_run(store, folder, stages[0])
+        if plan.two_stage:
+            n_tasks = len(filter_tasks(plan, stored.n_view_blocks))
+            stages.append(run_stage(spark, "filter", n_tasks, place, filter_rows, progress=progress))
+        slabs = run_stage(spark, "reconstruct", len(plan.tasks), place, slab_work, progress=progress)
+        stages.append(slabs)
     register_started = time.perf_counter()
     outcomes = register_packs(
         index, store, [r["pack"] for r in slabs.results], source=f"reconstruction {plan.run_name}"
     )
     register_s = time.perf_counter() - register_started
-    if plan.two_stage:
-        store.delete(f"{folder}/bands", recursive=True)
     series = _series_results(stored, plan, run, slabs)
     report = run_report(
         stored, plan, run, stages, outcomes={str(k): v for k, v in outcomes.items()},
@@ -175,35 +177,43 @@ def reconstruct_scan(
     )
 
 
+@contextlib.contextmanager
+def _submit(store: Store, folder: str, plan: ReconstructionPlan) -> Iterator[str]:
+    """A folder for the plan and the filtered rows of this submit alone; gone afterwards, come what may."""
+    submit = submit_folder(folder)
+    publish_bytes(store, f"{submit}/plan.json", plan.to_bytes(), kind="replace")
+    try:
+        yield submit
+    finally:
+        try:
+            store.delete(submit, recursive=True)
+        except StorageError as error:
+            _log.warning("%s stays until the next sweep (%s)", submit, error)
+
+
 def _kept_run(store: Store, folder: str) -> RunRecord | None:
     path = f"{folder}/run.json"
     return run_from_bytes(store.read_bytes(path), path) if store.exists(path) else None
 
 
-def _complete_run(store: Store, folder: str, kept: RunRecord | None, prepared: StageResult) -> RunRecord:
-    """The run record with what the first stage found; dates and ranges of an earlier submit stay."""
+def _complete_run(store: Store, folder: str, prepared: StageResult) -> RunRecord:
+    """The run record with what the first stage found; dates and ranges of an earlier submit stay.
+
+    Two submits may run at once: exactly one makes the record, and the other goes by it.
+    """
+    path = f"{folder}/run.json"
     ranges = {r["bin"]: (r["mu_range"][0], r["mu_range"][1]) for r in prepared.results}
     words = {r["bin"]: r["bad_pixels"] for r in prepared.results}
-    if kept is not None:
-        run = dataclasses.replace(
-            kept, mu_ranges=ranges | kept.mu_ranges, bad_pixels=words | kept.bad_pixels
-        )  # fmt: skip
-    else:
-        now = datetime.datetime.now().astimezone()
-        run = RunRecord(now.strftime("%Y%m%d"), now.strftime("%H%M%S"), ranges, words, software_version())
-    publish_bytes(store, f"{folder}/run.json", run.to_bytes(), kind="replace")
+    now = datetime.datetime.now().astimezone()
+    run = RunRecord(now.strftime("%Y%m%d"), now.strftime("%H%M%S"), ranges, words, software_version())
+    try:
+        publish_bytes(store, path, run.to_bytes(), kind="write_once")
+    except FileExistsInStoreError:
+        kept = run_from_bytes(store.read_bytes(path), path)
+        run = dataclasses.replace(kept, mu_ranges=ranges | kept.mu_ranges, bad_pixels=words | kept.bad_pixels)
+        if run != kept:
+            publish_bytes(store, path, run.to_bytes(), kind="replace")
     return run
-
-
-def _filter_stage(
-    spark: SparkSession,
-    stored: StoredScan,
-    plan: ReconstructionPlan,
-    place: RunPlace,
-    progress: Callable[[str, int, int], None] | None,
-) -> StageResult:
-    n_tasks = len(filter_tasks(plan, stored.n_view_blocks))
-    return run_stage(spark, "filter", n_tasks, place, filter_rows, progress=progress)
 
 
 def _expected(stored: StoredScan, plan: ReconstructionPlan, run: RunRecord) -> dict[str, tuple[str, int]]:

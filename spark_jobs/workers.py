@@ -56,11 +56,26 @@ _HOPELESS = (IngestError, PacsError, ReconstructionError, SparkJobError)
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
-    """Where a task finds its run: all that Spark carries."""
+    """Where a task finds its run: all that Spark carries.
+
+    Attributes
+    ----------
+    store_url : the store.
+    folder : of the run, shared by all its submits: what lies there is the same bytes whoever writes it.
+    threads : of one task.
+    submit : folder of one submit, with its plan (another may ask for other bins, or have other memory) and its bands;
+        "" for the run's own.
+    """
 
     store_url: str
     folder: str
     threads: int
+    submit: str = ""
+
+    @property
+    def submit_folder(self) -> str:
+        """Where plan and bands of this submit lie."""
+        return self.submit or self.folder
 
 
 @dataclass(slots=True)
@@ -75,7 +90,8 @@ class _Run:
 
 def _open_run(place: RunPlace) -> _Run:
     store = open_store(place.store_url)
-    plan = plan_from_bytes(store.read_bytes(f"{place.folder}/plan.json"), f"{place.folder}/plan.json")
+    path = f"{place.submit_folder}/plan.json"
+    plan = plan_from_bytes(store.read_bytes(path), path)
     stored = open_scan_chunks(store, plan.request.scan_id)
     if stored.manifest_sha256 != plan.scan_sha256:
         raise SparkJobError(f"scan {plan.request.scan_id} is not the one that {place.folder} was planned for")
@@ -137,7 +153,7 @@ def filter_tasks(plan: ReconstructionPlan, n_blocks: int) -> list[tuple[int, int
 def _band_file(run: _Run, bin_index: int, block: int, row: int, n_cols: int) -> BandFile:
     start, stop = run.stored.view_blocks[block]
     return BandFile(
-        path=band_path(run.place.folder, bin_index, block, row),
+        path=band_path(run.place.submit_folder, bin_index, block, row),
         row_start=row,
         row_stop=min(row + run.plan.filter_rows, run.plan.rows[1]),
         n_views=stop - start,

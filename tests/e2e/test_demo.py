@@ -62,7 +62,7 @@ def volumes(folder):
 def test_it_ends_well_and_says_where_everything_is(demo):
     folder, outcome = demo
     # On a slow machine lines of progress, and nothing of Spark's.
-    assert [line for line in outcome.err.splitlines() if not re.fullmatch(r"[a-z]+( \d+/\d+)?", line)] == []
+    assert [line for line in outcome.err.splitlines() if not re.fullmatch(r"[a-zA-Z ]+( \d+/\d+)?", line)] == []
     for words in ("uploaded it into the store", "reconstructed", "found and fetched", "conepacs serve --store",
                   "planes.png", "report.html"):  # fmt: skip
         assert words in outcome.out

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sweep of packs that no series names."""
+"""The sweep of packs that no series names, and of what killed submits left."""
 
 import re
 from unittest import mock
 
 from pacs.index import InstanceRecord, Location
-from spark_jobs.packs import pack_path, sweep_packs
+from spark_jobs.packs import pack_path, submit_folder, sweep_packs, sweep_submits
 from tests.support.fake_index import FakeIndex
 from tests.support.fake_store import FakeStore
 
@@ -30,3 +30,17 @@ def test_only_old_packs_that_no_row_names_are_swept():
         assert sorted(sweep_packs(store, index, older_than_s=3600)) == sorted([orphan, temporary])
         assert sweep_packs(store, index, older_than_s=3600) == []
     assert set(store.files) == {named, young, *others}
+
+
+def test_only_old_submits_are_swept():
+    store = FakeStore()
+    with mock.patch("time.time", return_value=1000.0):
+        old = submit_folder("runs/a")
+    with mock.patch("time.time", return_value=9000.0):
+        young = submit_folder("runs/a")
+    assert re.fullmatch(r"runs/a/submit-3e8-[0-9a-f]{12}", old)
+    kept = ["runs/a/plan.json", "runs/a/run.json", "runs/a/other/x", f"{young}/plan.json", "runs/loose"]
+    store.files = dict.fromkeys([f"{old}/plan.json", f"{old}/bands/a.band", *kept], b"x")
+    with mock.patch("time.time", return_value=10_000.0):
+        assert sweep_submits(store, older_than_s=3600) == [old]
+    assert sorted(store.files) == sorted(kept)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pacs.index import Query
 from pacs.pack import read_entry
 from pacs.sql_index import SqlIndex
 from spark_jobs.errors import SparkJobError, TaskFailedError
-from spark_jobs.packs import sweep_packs
+from spark_jobs.packs import sweep_packs, sweep_submits
 from spark_jobs.reconstruct_scan import RunResult, reconstruct_scan
 from spark_jobs.request import ReconstructionRequest
 from storage.filesystem import Store, open_store
@@ -176,7 +177,8 @@ def test_two_stages_agree_within_rounding_and_leave_no_bands(archive, done):
     staged = archive.reconstruct(mode="two_stage", bins=(1,), run_id="two stages")
     assert staged.run_name != done.run_name
     assert staged.outcomes["added"] == N_SLICES + N_PREVIEWS
-    assert not archive.store.exists(f"runs/{staged.run_name}/bands")
+    left = [entry.path for entry in archive.store.list_folder(f"runs/{staged.run_name}") if entry.is_folder]
+    assert left == []
     assert staged.report["bytes"]["bands_written"] > 0
     assert staged.report["peak_memory_mib"]["filter"] < staged.report["peak_memory_mib"]["planned"]
     ours, theirs = stored_values(archive, staged.series[0]), stored_values(archive, done.series[2])
@@ -210,6 +212,20 @@ def test_bins_of_one_run_can_come_one_after_the_other(fresh):
     assert both.series[2:] == first.series
 
 
+@pytest.mark.parametrize("mode", ["fused", "two_stage"])
+def test_two_submits_at_once_agree_on_dates_and_ranges(fresh, mode):
+    """The second submit begins and ends while the first one starts Spark."""
+
+    def start_late():
+        assert fresh.reconstruct(bins=(1,), mode=mode).outcomes["added"] == N_SLICES + N_PREVIEWS
+        time.sleep(1.1)  # times in a header are told in seconds
+        return fresh.spark
+
+    request = ReconstructionRequest(SCAN_ID, **WANTED, mode=mode)
+    first = reconstruct_scan(fresh.store, fresh.index, request, session=start_late)
+    assert first.outcomes == {"added": N_SLICES + N_PREVIEWS, "identical": N_SLICES + N_PREVIEWS, "version": 0}
+
+
 @pytest.mark.parametrize(
     ("work", "words"),
     [("fails_always", "disk 7 of node 3 is gone"), ("killed_always", "a worker ended without a word")],
@@ -222,6 +238,8 @@ def test_a_task_that_fails_for_good_registers_nothing(fresh, work, words):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
     assert fresh.index.find(Query("SERIES"), limit=9) == []
+    run = fresh.store.list_folder("runs")[0].path
+    assert not [entry.path for entry in fresh.store.list_folder(run) if entry.is_folder]
     assert fresh.reconstruct(bins=(0,)).outcomes["added"] == N_SLICES + N_PREVIEWS
 
 
@@ -264,6 +282,7 @@ def test_a_killed_reconstruction_reruns_to_the_same_bytes(fresh, tmp_path):
     assert volumes(expected) == volumes(result)
     sweep_packs(fresh.store, fresh.index, older_than_s=-5)
     assert len(fresh.packs()) == 6
+    assert len(sweep_submits(fresh.store, older_than_s=-5)) == 1
 
 
 def test_the_driver_stays_small_however_large_the_scan(tmp_path):
