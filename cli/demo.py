@@ -88,12 +88,12 @@ def _clear(folder: Path) -> None:
 def _reconstruct(folder: Path, master: str) -> _Demo:
     """Make, upload and reconstruct the sample."""
     from cli.archive import open_index
+    from cli.reconstruct import session_starter
     from data_samples.make_sample import make_sample
     from ingest.readers import open_source
     from ingest.upload import upload
     from spark_jobs.reconstruct_scan import reconstruct_scan
     from spark_jobs.request import ReconstructionRequest
-    from spark_jobs.session import create_session
     from spark_jobs.settings import SparkSettings
     from storage.filesystem import open_store
 
@@ -112,7 +112,7 @@ def _reconstruct(folder: Path, master: str) -> _Demo:
     with stage_progress() as show:
         result = reconstruct_scan(
             store, index, ReconstructionRequest(truth.scan_id),
-            session=lambda: create_session(settings, app_name="conepacs demo", log_file=folder / "spark.log"),
+            session=session_starter(settings, show, folder / "spark.log"),
             progress=show,
         )  # fmt: skip
     step(f"reconstructed {len(result.series)} series (Spark's start {result.report['seconds']['session']:.1f} s)")

@@ -46,22 +46,29 @@ def print_json(value: Any) -> None:
 
 def print_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print labels and values."""
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in rows:
         table.add_row(label, str(text))
-    console().print(table)
+    _print_under(title, table)
 
 
 def print_table(title: str, columns: list[str], rows: Iterable[list[str]]) -> None:
     """Print a table with headings."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="cyan")
+    table = Table(box=None, pad_edge=False, header_style="cyan")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    _print_under(title, table)
+
+
+def _print_under(title: str, table: Table) -> None:
+    """Print a table under its title."""
+    out = console()
+    out.print(title, style="bold")
+    out.print(table)
 
 
 def mebibytes(n_bytes: float) -> str:
@@ -112,10 +119,12 @@ class _Lines:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._said = ""
 
     def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
-        if now - self._last >= LINE_EVERY_S:
-            self._last = now
-            count = f" {done}/{total}" if total else ""
-            print(f"{stage}{count}{': ' + message if message else ''}", file=sys.stderr, flush=True)
+        count = f" {done}/{total}" if total else ""
+        line = f"{stage}{count}{': ' + message if message else ''}"
+        if now - self._last >= LINE_EVERY_S and line != self._said:
+            self._last, self._said = now, line
+            print(line, file=sys.stderr, flush=True)

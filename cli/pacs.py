@@ -78,14 +78,15 @@ def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 def _archive(
     store: str | None, index: str | None, journal: str | None = None, *, new: bool = False
-) -> tuple[Store, Index, Journal]:
-    """Open the archive; only with `new` is one made."""
+) -> tuple[Store, Index, Callable[[], Journal]]:
+    """Open store and index, and what opens the journal where it is needed; only with `new` is a store made."""
     from cli.pacs_settings import PacsSettings
     from storage.filesystem import open_store
 
     settings = load(PacsSettings, store=store, index=index)
     opened = open_store(settings.store) if new else open_existing_store(settings.store)
-    return opened, open_index(opened, settings.index), open_journal(opened, journal or settings.journal.folder)
+    folder = journal or settings.journal.folder
+    return opened, open_index(opened, settings.index), lambda: open_journal(opened, folder)
 
 
 @_command("import")
@@ -108,7 +109,8 @@ def import_(
     from pacs.importer import import_files
 
     n_files = len(_files(paths))
-    _, opened_index, opened_journal = _archive(store, index, journal, new=True)
+    _, opened_index, journal_opener = _archive(store, index, journal, new=True)
+    opened_journal = journal_opener()
     n_done = 0
     with stage_progress(as_json) as show:
 
@@ -176,7 +178,11 @@ def find(
         where = "the archive" if peer is None else str(parse_peer(peer))
         typer.echo(f"no {wanted.lower()} matches in {where}" if given else f"there is no {wanted.lower()} in {where}")
         return
-    print_table(f"{len(rows)} match(es)", list(shown), [[row.get(keyword, "") for keyword in shown] for row in rows])
+    print_table(
+        "1 match" if len(rows) == 1 else f"{len(rows)} matches",
+        list(shown),
+        [[row.get(keyword, "") for keyword in shown] for row in rows],
+    )
 
 
 @_command("send")
@@ -201,16 +207,18 @@ def send(
     conepacs pacs send ORTHANC@localhost:4242 slices/
     """
     from pacs.errors import ConformanceError, InstanceNotFoundError, PeerError
+    from pacs.journal import PREFIX
     from pacs.retrieve import InstanceReader
     from pacs.scu import send as send_objects
 
     node = parse_peer(peer)
     if study or series:
-        opened, opened_index, journal = _archive(store, index)
+        opened, opened_index, journal_opener = _archive(store, index)
         records = opened_index.instances(study_uids=study or (), series_uids=series or ())
         if not records:
             raise InstanceNotFoundError(f"the archive has nothing under {', '.join([*(study or []), *(series or [])])}")
-        reader = InstanceReader(opened, journal)
+        received = any(record.location.path.startswith(PREFIX) for record in records)
+        reader = InstanceReader(opened, journal_opener() if received else None)
         kinds = sorted({(r.sop_class_uid, r.transfer_syntax_uid) for r in records})
         report = send_objects(node, ((r.sop_instance_uid, reader.open_bytes(r.location)) for r in records), kinds)
         refused: list[str] = []

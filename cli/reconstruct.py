@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import secrets
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,11 @@ from cli.requests import (
 from cli.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cli.output import ShowProgress
     from spark_jobs.reconstruct_scan import RunResult
+    from spark_jobs.settings import SparkSettings
 
 
 def reconstruct(
@@ -88,7 +92,6 @@ def reconstruct(
     from cli.job_settings import JobSettings
     from ingest.chunks import open_scan_chunks
     from spark_jobs.reconstruct_scan import reconstruct_scan
-    from spark_jobs.session import create_session
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
@@ -101,14 +104,13 @@ def reconstruct(
     for scan_id in scan_ids:  # a batch with an unknown scan is refused before the first one is computed
         open_scan_chunks(opened, scan_id)
     opened_index = open_index(opened, settings.index)
+    log_file = spark_log or Path(tempfile.gettempdir(), f"conepacs-spark-{secrets.token_hex(8)}.log")
     results = []
     for request in requests:
         with stage_progress(as_json) as show:
             result = reconstruct_scan(
                 opened, opened_index, request,
-                session=lambda: create_session(
-                    spark_settings, app_name="conepacs reconstruct", log_file=spark_log or _temporary_log()
-                ),
+                session=session_starter(spark_settings, show, log_file),
                 task_threads=spark_settings.task_threads, progress=show, again=again,
             )  # fmt: skip
         results.append(result)
@@ -118,11 +120,18 @@ def reconstruct(
         print_json([dataclasses.asdict(result) for result in results])
 
 
-def _temporary_log() -> Path:
-    """A new file in the temporary folder; messages about Spark name it."""
-    descriptor, name = tempfile.mkstemp(prefix="conepacs-spark-", suffix=".log")
-    os.close(descriptor)
-    return Path(name)
+def session_starter(settings: SparkSettings, show: ShowProgress, log_file: Path) -> Callable[[], Any]:
+    """Return what starts Spark once it is needed, and shows that it does: it takes seconds."""
+
+    def start() -> Any:
+        from spark_jobs.session import create_session
+
+        show("start Spark", 0, 1)
+        session = create_session(settings, app_name="conepacs", log_file=log_file)
+        show("start Spark", 1, 1)
+        return session
+
+    return start
 
 
 def print_result(result: RunResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,13 +99,15 @@ def upload(
                 report = upload_scan(reader, target, memory_bytes=memory_bytes, restart=restart, progress=tell)
             finally:
                 reader.close()
-    _print_report(report, target.url, as_json)
-
-
-def _print_report(report: UploadReport, url: str, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(report))
         return
+    _print_report(report, target.url)
+    scan = f"{report.scan_id} --store {shlex.quote(store)}" if store else report.scan_id
+    typer.echo(f"next: conepacs plan {scan}\nthen: conepacs reconstruct {scan}")
+
+
+def _print_report(report: UploadReport, url: str) -> None:
     if report.unchanged:
         typer.echo(f"scan {report.scan_id} is in {url} already; nothing was changed")
         return
@@ -118,4 +121,3 @@ def _print_report(report: UploadReport, url: str, as_json: bool) -> None:
         *(("note", note) for note in report.notes),
     ]
     print_pairs("uploaded", rows)
-    typer.echo(f"next: conepacs plan {report.scan_id}, then conepacs reconstruct {report.scan_id}")

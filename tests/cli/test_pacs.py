@@ -138,3 +138,13 @@ def test_peers_that_do_not_answer_are_named(store, tmp_path, capsys):
 def test_send_names_what_the_archive_lacks(store, capsys):
     outcome = conepacs(capsys, "pacs", "send", "AE@127.0.0.1:104", "--study", "1.2.3", "--store", store)
     outcome.failed_with(3, "the archive has nothing under 1.2.3")
+
+
+def test_a_remote_store_needs_an_index_for_finding_and_a_journal_only_for_importing(disc, tmp_path, capsys):
+    place = ["--store", "memory://cli-pacs"]
+    conepacs(capsys, "pacs", "find", *place).failed_with(3, "give --index FILE or URL")
+    place += ["--index", tmp_path / "sub" / "i.sqlite"]
+    assert conepacs(capsys, "pacs", "find", *place).out == "there is no study in the archive\n"
+    conepacs(capsys, "pacs", "import", disc, *place).failed_with(3, "give --journal FOLDER")
+    assert conepacs(capsys, "pacs", "import", disc, *place, "--journal", tmp_path / "journal").code == 0
+    assert STUDY in conepacs(capsys, "pacs", "find", *place).out

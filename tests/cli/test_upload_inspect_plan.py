@@ -27,7 +27,7 @@ def test_upload_says_what_it_did_and_what_comes_next(sample_scan, capsys, workin
     outcome = conepacs(capsys, "upload", sample_scan)
     assert (outcome.code, outcome.err) == (0, "")
     assert "24, 2" in outcome.out
-    assert "next: conepacs plan sample-marker, then conepacs reconstruct sample-marker" in outcome.out
+    assert "next: conepacs plan sample-marker\nthen: conepacs reconstruct sample-marker\n" in outcome.out
     assert (working_folder / "conepacs-store" / "scans" / "sample-marker" / "manifest.json").is_file()
 
 
