@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import demo, doctor, inspect, pacs, plan, reconstruct, serve, upload
-from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNEXPECTED, exit_code_of
+from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, exit_code_of
 from cli.teach import help_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 #: What typer raises on wrong usage.  It brings its own copy of click, or imports click, as its version has it.
 _UsageFault: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+_PACKAGES = ("cli", "viewer_api", "spark_jobs", "data_samples", "pacs", "ingest", "storage", "reconstruction")
 
 _INTRODUCTION = """
 From a scanner's projections to a series that any DICOM viewer finds.
@@ -92,6 +94,10 @@ def run(arguments: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         result = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the rim: whatever is left becomes a sentence and an exit code
+        if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name or ""):
+            print(f"conepacs: this needs the package {error.name}, which is not installed: conepacs doctor says how to "
+                  "get what is missing", file=sys.stderr)  # fmt: skip
+            return UNAVAILABLE
         code = exit_code_of(error)
         if code is None:
             return _apologize(error)
@@ -113,6 +119,11 @@ def _tell_usage(fault: BaseException) -> int:
     if context is not None:
         print(f"{context.get_usage()}\nTry '{context.command_path} --help'.", file=sys.stderr)
     return code
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module belongs to this program; one that is missing then is a fault, not a role left out."""
+    return module.partition(".")[0] in _PACKAGES
 
 
 def _apologize(error: Exception) -> int:

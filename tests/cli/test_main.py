@@ -104,7 +104,7 @@ def test_commands_of_the_manual_exist(page):
     ("arguments", "words"),
     [
         (["upload", "--colour", "x"], "No such option: --colour"),
-        (["uplaod"], "No such command 'uplaod'"),
+        (["transmit"], "No such command 'transmit'"),
         (["upload"], "Missing argument"),
         (["plan", "x", "--cores", "many"], "'--cores': Input should be a valid integer"),
         (["plan", "x", "--task-memory", "lots"], "a size is a number with k, M, G or T"),
@@ -192,6 +192,11 @@ def test_an_unexpected_error_apologizes_and_keeps_the_traceback(failing, capsys,
     assert where.endswith(f" is in {log}")
     assert "Traceback" in log.read_text()
     assert "raise_it" in log.read_text()
+
+
+def test_a_package_of_another_role_is_named(failing, capsys):
+    failing(ModuleNotFoundError("No module named 'pyspark'", name="pyspark"))
+    conepacs(capsys, "inspect").failed_with(4, "this needs the package pyspark", "conepacs doctor")
 
 
 def test_an_unexpected_error_is_shown_with_verbose(failing, capsys, caplog, tmp_path, monkeypatch):
