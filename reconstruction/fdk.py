@@ -175,14 +175,6 @@ def reconstruct(
     )
     accumulator = load_backend(backend).start(setup, threads=threads)
     for view_indices in view_batches(geometry.n_views, setup.quarter, batch_views):
-        rows = projections[:, setup.band.row_start : setup.band.row_stop]
-        accumulator.add(_take_views(rows, view_indices), view_indices)
+        rows = [projections[view, setup.band.row_start : setup.band.row_stop] for view in view_indices]
+        accumulator.add(rows, view_indices)
     return accumulator.read_slices(0, setup.slab.n_slices)
-
-
-def _take_views(rows: NDArray[np.float32], view_indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The views of a batch without a copy where they follow each other."""
-    first, count = int(view_indices[0]), len(view_indices)
-    if np.array_equal(view_indices, np.arange(first, first + count)):
-        return rows[first : first + count]
-    return np.asarray(rows[view_indices])

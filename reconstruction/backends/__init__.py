@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from reconstruction.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +33,9 @@ BACKENDS: Mapping[str, str] = {
 class SlabAccumulator(Protocol):
     """A slab that takes batches of views and adds them up, in the order they come."""
 
-    def add(self, line_integrals: NDArray[np.float32], view_indices: NDArray[np.int64]) -> None:
+    def add(
+        self, line_integrals: Sequence[NDArray[np.float32]] | NDArray[np.float32], view_indices: NDArray[np.int64]
+    ) -> None:
         """Weight, filter and back-project the slab's row band of some views: (view, row, col) float32."""
 
     def add_filtered(self, filtered: NDArray[np.float32], view_indices: NDArray[np.int64]) -> None:

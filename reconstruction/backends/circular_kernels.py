@@ -330,3 +330,16 @@ def transpose_rows(rows, out, col_start, row_at, scale):
                     source += n_fft
                 for r in range(r0, r1):
                     out[c + 1, row_at + r] = rows[r, source] * scale
+
+
+@_jit
+def transpose_slices(volume, out, z_start, y_start, y_stop):
+    """Copy the lines ``y_start <= y < y_stop`` of a (y, x, z) volume into slices (z, y, x) from `z_start` on."""
+    nz, _, nx = out.shape
+    block = 16
+    for y in range(y_start, y_stop):
+        for x0 in range(0, nx, block):
+            for z0 in range(0, nz, block):
+                for z in range(z0, min(nz, z0 + block)):
+                    for x in range(x0, min(nx, x0 + block)):
+                        out[z, y, x] = volume[y, x, z_start + z]

@@ -21,7 +21,7 @@ from reconstruction.coverage import projection_matrices
 from reconstruction.weighting import cosine_weights, view_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,7 +104,7 @@ def _run(threads: int, work: Callable[[int], None], items: Iterable[int]) -> Non
 
 def _filter(
     setup: SlabSetup,
-    line_integrals: Float32Array,
+    line_integrals: Sequence[Float32Array] | Float32Array,
     view_indices: IndexArray,
     row_start: int,
     threads: int,
@@ -112,7 +112,7 @@ def _filter(
 ) -> None:
     """Weight and filter each view in chunks of rows; `keep(index, first row, rows)` takes them away."""
     geometry, ramp = setup.geometry, setup.ramp
-    n_rows = line_integrals.shape[1]
+    n_rows = len(line_integrals[0])
     response = ramp.response.astype(np.float32)
 
     def weights_of(view_index: int) -> Float32Array:
@@ -126,7 +126,7 @@ def _filter(
         for first in range(0, n_rows, _FFT_ROWS):
             count = min(_FFT_ROWS, n_rows - first)
             part = slice(first, first + count)
-            np.multiply(line_integrals[index, part], weights[part], out=padded[:count, : geometry.n_cols])
+            np.multiply(line_integrals[index][part], weights[part], out=padded[:count, : geometry.n_cols])
             spectrum = scipy.fft.rfft(padded[:count], axis=1)
             spectrum *= response
             keep(index, first, scipy.fft.irfft(spectrum, ramp.n_fft, axis=1, overwrite_x=True))
@@ -146,7 +146,7 @@ class NumbaAccumulator:
         self.matrices = projection_matrices(setup.geometry) if self.orbit is None else None
         self._buffer = np.zeros(0, dtype=np.float32)
 
-    def add(self, line_integrals: Float32Array, view_indices: IndexArray) -> None:
+    def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: IndexArray) -> None:
         """Weight, filter and back-project the band's rows: (view, row, col) float32."""
         ramp = self.setup.ramp
         views = self._bordered_views(len(view_indices))
@@ -171,7 +171,15 @@ class NumbaAccumulator:
 
     def read_slices(self, start: int, stop: int) -> Float32Array:
         """Slices of the slab as (z, y, x) float32."""
-        return np.ascontiguousarray(np.moveaxis(self.volume[:, :, start:stop], 2, 0))
+        ny, nx, _ = self.volume.shape
+        out = np.empty((stop - start, ny, nx), dtype=np.float32)
+        step = max(1, ny // (self.threads * _ITEMS_PER_THREAD))
+        _run(
+            self.threads,
+            lambda y: kernels.transpose_slices(self.volume, out, start, y, min(ny, y + step)),
+            range(0, ny, step),
+        )
+        return out
 
     def _bordered_views(self, n_views: int) -> Float32Array:
         """Return a zero-bordered (view, col, row) array, the same memory for each batch of a size."""

@@ -11,6 +11,8 @@ from reconstruction.coverage import projection_matrices
 from reconstruction.weighting import cosine_weights, view_scales
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from reconstruction.fdk import SlabSetup
@@ -84,7 +86,7 @@ class ReferenceAccumulator:
         self.scales = view_scales(setup.geometry)
         self.sums = np.zeros((nz, self.x.size))
 
-    def add(self, line_integrals: Float32Array, view_indices: NDArray[np.int64]) -> None:
+    def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: NDArray[np.int64]) -> None:
         """Weight, filter and back-project: (view, row, col) float32."""
         for projection, view_index in zip(line_integrals, view_indices, strict=True):
             filtered = _filter(self.setup, projection, int(view_index), self.setup.band.row_start)
