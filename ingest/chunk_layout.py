@@ -43,8 +43,9 @@ def choose_view_block(
 ) -> int:
     """Return how many views a block holds: as many as the memory takes for all bins together, at most 90.
 
-    If the number of views is a multiple of four, the largest divisor of a quarter of them is taken instead,
-    so that blocks a quarter turn apart line up, unless it is less than half of what the memory takes.
+    If the number of views is a multiple of four, a block holds no more than a quarter of them, and the largest
+    divisor of the quarter that fits is taken, so that blocks a quarter turn apart line up; only where that is less
+    than half of what fits, what fits is taken.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ def choose_view_block(
     if n_views % 4:
         return limit
     quarter = n_views // 4
-    divisor = next(size for size in range(min(limit, quarter), 0, -1) if quarter % size == 0)
+    limit = min(limit, quarter)
+    divisor = next(size for size in range(limit, 0, -1) if quarter % size == 0)
     return divisor if 2 * divisor >= limit else limit
 
 

@@ -93,7 +93,8 @@ def test_view_block_fits_the_memory_and_lines_up_a_quarter_turn_apart(
     assert block == 1 or block * view_bytes <= memory_bytes
     if n_views % 4 == 0:
         quarter = n_views // 4
-        best = max(size for size in range(1, quarter + 1) if quarter % size == 0 and size <= limit)
+        limit = min(limit, quarter)
+        best = max(size for size in range(1, limit + 1) if quarter % size == 0)
         assert block == (best if best >= limit / 2 else limit)
     else:
         assert block == limit
@@ -106,6 +107,10 @@ def test_view_block_fits_the_memory_and_lines_up_a_quarter_turn_apart(
         ((360, 8, 1448, 1448, 2), 18),  # 29 views fit
         ((720, 8, 20_000, 20_000, 2), 1),  # not even one fits
         ((358, 1, 384, 384, 2), 90),
+        ((120, 1, 64, 64, 2), 30),  # all would fit, a quarter is taken
+        ((128, 1, 64, 64, 2), 32),
+        ((4, 1, 64, 64, 2), 1),
+        ((40, 8, 1448, 1448, 2), 10),
         ((4 * 89, 1, 64, 64, 2), 89),
         ((4 * 97, 1, 64, 64, 2), 90),  # 97 is prime: no divisor worth it
     ],
@@ -246,7 +251,7 @@ def test_ranged_reads_are_what_the_plan_was_told():
 
 def test_large_bands_are_read_window_by_window(monkeypatch):
     monkeypatch.setattr("ingest.chunk_reader.MAX_RANGED_READ_BYTES", 2000)
-    reader = random_reader(n_views=4, n_bins=1, n_rows=200, n_cols=16, fields=False)
+    reader = random_reader(n_views=5, n_bins=1, n_rows=200, n_cols=16, fields=False)  # one view block
     store = stored(reader)
     scan = open_scan_chunks(store, "stone-1")
     np.testing.assert_array_equal(scan.read_rows(0, 0, 3, 197), reader.frames[0, :, 3:197])
@@ -275,12 +280,12 @@ def test_several_threads_may_read_at_once():
     assert not wrong
 
 
-NAME = "projections-bin01-pos00-views00000-00007.parquet"
+NAME = "projections-bin01-pos00-views00000-00006.parquet"  # 7 views, one block
 PATH = f"scans/stone-1/{NAME}"
 
 
 def test_a_flipped_byte_is_named_wherever_it_is():
-    reader = random_reader(n_rows=40, n_cols=3, fields=False)
+    reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
     store = stored(reader)
     good = store.files[PATH]
     named = 0
@@ -301,7 +306,7 @@ def test_a_flipped_byte_is_named_wherever_it_is():
 
 
 def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
-    reader = random_reader(n_rows=40, n_cols=3, fields=False)
+    reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
     wrong = reader.frames[1, :, 17].tobytes()
     crc32 = lambda cell: zlib.crc32(cell) ^ (bytes(cell) == wrong)  # noqa: E731
     with monkeypatch.context() as patch:
@@ -323,7 +328,7 @@ def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
     ],
 )
 def test_a_broken_or_missing_file_is_named(change, message):
-    store = stored(random_reader(fields=False))
+    store = stored(random_reader(n_views=7, fields=False))
     content = change(store.files.pop(PATH))
     if content is not None:
         store.files[PATH] = content
@@ -332,7 +337,7 @@ def test_a_broken_or_missing_file_is_named(change, message):
 
 
 def test_another_bins_file_is_refused():
-    store = stored(random_reader(fields=False))
+    store = stored(random_reader(n_views=7, fields=False))
     other = store.files[PATH.replace("bin01", "bin00")]
     store.files[PATH] = other + b""
     size = len(other)

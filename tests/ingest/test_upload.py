@@ -153,18 +153,18 @@ def test_an_unfinished_upload_keeps_its_layout_unless_restarted():
     store = FakeStore()
     store.kill_at_rename = 13  # a file of projections is recorded
     with pytest.raises(Killed):
-        upload(random_reader(), store, **SMALL)
+        upload(random_reader(n_views=9), store, **SMALL)
     store.kill_at_rename = None
     with pytest.raises(IngestError, match="begun with 240 B of memory, got 120 B"):
-        upload(random_reader(), store, memory_bytes=120)
-    upload(random_reader(), store, memory_bytes=10**9)
-    assert open_scan_chunks(store, "stone-1").view_blocks == ((0, 2), (2, 4), (4, 6), (6, 8))
+        upload(random_reader(n_views=9), store, memory_bytes=120)
+    upload(random_reader(n_views=9), store, memory_bytes=10**9)
+    assert open_scan_chunks(store, "stone-1").view_blocks == ((0, 2), (2, 4), (4, 6), (6, 8), (8, 9))
     store = FakeStore()
     store.kill_at_rename = 13
     with pytest.raises(Killed):
-        upload(random_reader(), store, **SMALL)
+        upload(random_reader(n_views=9), store, **SMALL)
     store.kill_at_rename = None
-    assert upload(random_reader(), store, memory_bytes=10**9, restart=True).files_kept == 0
+    assert upload(random_reader(n_views=9), store, memory_bytes=10**9, restart=True).files_kept == 0
     assert open_scan_chunks(store, "stone-1").n_view_blocks == 1
 
 
