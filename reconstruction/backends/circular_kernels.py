@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 SPARE_FLOATS = 64
 TILE = 16
-_FAST = {"fastmath": True, "nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
+FAST = {"fastmath": True, "nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
 _F = np.float32
 
 
 def _jit(function: Callable[..., Any]) -> Any:
-    return nb.njit(**_FAST)(function)
+    return nb.njit(**FAST)(function)
 
 
 @_jit
@@ -272,44 +272,6 @@ def back_project_scalar(views, volume, cos, sin, orbit, grid, z_start, tile_star
                         c0 = w0 * views[a, iu, b] + w1 * views[a, iu + 1, b]
                         c1 = w0 * views[a, iu, b + 1] + w1 * views[a, iu + 1, b + 1]
                         volume[iy, ix, z] += c0 + f * (c1 - c0)
-
-
-@_jit
-def back_project_any_pose(views, volume, matrices, scales, offsets, radius2, grid, z_start, tile_start, tile_stop):
-    """Any pose: matrices (view, 3, 4) give column, row and depth; scales (view,) over depth^2 is the weight.
-
-    offsets: what to subtract from column and row to land in the bordered views.
-    """
-    n_views, n_cols, n_rows = views.shape
-    ny, nx, nz = volume.shape
-    tiles = (nx + TILE - 1) // TILE
-    x0, y0, z0, pitch_x, pitch_y, pitch_z = grid
-    col_offset, row_offset = offsets
-    for tile in range(tile_start, tile_stop):
-        ya, xa = (tile // tiles) * TILE, (tile % tiles) * TILE
-        for a in range(n_views):
-            m = matrices[a]
-            for iy in range(ya, min(ny, ya + TILE)):
-                y = y0 + iy * pitch_y
-                for ix in range(xa, min(nx, xa + TILE)):
-                    x = x0 + ix * pitch_x
-                    if x * x + y * y > radius2:
-                        continue
-                    ca = m[0, 0] * x + m[0, 1] * y + m[0, 3]
-                    ra = m[1, 0] * x + m[1, 1] * y + m[1, 3]
-                    da = m[2, 0] * x + m[2, 1] * y + m[2, 3]
-                    for z in range(nz):
-                        zz = z0 + (z_start + z) * pitch_z
-                        r = 1.0 / (da + m[2, 2] * zz)
-                        u = (ca + m[0, 2] * zz) * r - col_offset
-                        v = (ra + m[1, 2] * zz) * r - row_offset
-                        if u < 0 or u >= n_cols - 1 or v < 0 or v >= n_rows - 1:
-                            continue
-                        iu, iv = int(u), int(v)
-                        fu, fv = u - iu, v - iv
-                        lower = (1 - fu) * views[a, iu, iv] + fu * views[a, iu + 1, iv]
-                        upper = (1 - fu) * views[a, iu, iv + 1] + fu * views[a, iu + 1, iv + 1]
-                        volume[iy, ix, z] += _F(scales[a] * r * r * (lower + fv * (upper - lower)))
 
 
 @_jit

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.fft
 
 from reconstruction.backends import circular_kernels as kernels
+from reconstruction.backends.any_pose_kernel import back_project_any_pose
 from reconstruction.backends.simd import ISA_TAGS, MAX_STEP_ROWS, host_features
 from reconstruction.coverage import projection_matrices
 from reconstruction.weighting import cosine_weights, view_scales
@@ -205,12 +206,12 @@ class NumbaAccumulator:
         if self.orbit is None:
             assert self.matrices is not None
             grid = (x0, y0, z0, px, py, pz)
-            offsets = (float(ramp.col_start - 1), float(band.row_start - 1))
-            matrices, scales = self.matrices[view_indices], self.scales[view_indices]
+            matrices, scales = self._bordered_matrices(view_indices), self.scales[view_indices]
+            tag = ISA_TAGS[self.isa]
             self._over_tiles(
                 nx, ny,
-                lambda a, b: kernels.back_project_any_pose(
-                    views, volume, matrices, scales, offsets, radius2, grid, z_start, a, b
+                lambda a, b: back_project_any_pose(
+                    tag, views, volume, matrices, scales, band.row_start, radius2, grid, z_start, a, b
                 ),
             )  # fmt: skip
             return
@@ -238,6 +239,14 @@ class NumbaAccumulator:
                 nx, ny,
                 lambda a, b: kernels.back_project_circular(tag, views, volume, cos, sin, orbit, grid, z_start, a, b),
             )  # fmt: skip
+
+    def _bordered_matrices(self, view_indices: IndexArray) -> NDArray[np.float64]:
+        """Return the projection matrices (view, 3, 4) that count pixels in the bordered, extended panel."""
+        assert self.matrices is not None
+        matrices = self.matrices[view_indices].copy()
+        matrices[:, 0] += (1 - self.setup.ramp.col_start) * matrices[:, 2]
+        matrices[:, 1] += matrices[:, 2]
+        return matrices
 
     def _steps_are_short(self) -> bool:
         """Whether every voxel step is below two detector rows, as the SIMD kernels need."""

@@ -65,10 +65,7 @@ class _Emitter:
 
     def ramp(self, fraction: Any, step: Any) -> tuple[Any, Any]:
         """Whole and fractional rows of the run: fraction + lane * step."""
-        lane = ir.Constant(self.vf, [float(k) for k in range(self.lanes)])
-        rows = self.b.fadd(self.splat(fraction), self.b.fmul(self.splat(step), lane, flags=_FAST), flags=_FAST)
-        whole = self.b.fptosi(rows, self.vi)
-        return whole, self.b.fsub(rows, self.b.sitofp(whole, self.vf), flags=_FAST)
+        return self.whole_and_part(self.line(fraction, step))
 
     def blend(self, column: Any, next_column: Any, w0: Any, w1: Any, offset: int) -> Any:
         """Weighted sum of the same rows of two detector columns."""
@@ -113,14 +110,54 @@ class _Emitter:
             following = self.b.insert_element(following, self.b.load(self.b.gep(base, [after])), lane)
         return here, following
 
+    def gather(self, address: Any, index: Any) -> Any:
+        """Elements `index` of the floats from `address` on."""
+        if self.isa == "portable":
+            return self._gather_scalar(address, index)
+        byte_pointer = ir.IntType(8).as_pointer()
+        base = self.b.inttoptr(address, byte_pointer)
+        zero = ir.Constant(self.vf, [0.0] * self.lanes)
+        if self.isa == "avx512":
+            bits = ir.VectorType(ir.IntType(1), self.lanes)
+            kind = ir.FunctionType(self.vf, [self.vf, byte_pointer, self.vi, bits, _I32])
+            fetch = cgutils.get_or_insert_function(self.b.module, kind, "llvm.x86.avx512.mask.gather.dps.512")
+            return self.b.call(fetch, [zero, base, index, ir.Constant(bits, [1] * self.lanes), ir.Constant(_I32, 4)])
+        kind = ir.FunctionType(self.vf, [self.vf, byte_pointer, self.vi, self.vf, ir.IntType(8)])
+        fetch = cgutils.get_or_insert_function(self.b.module, kind, "llvm.x86.avx2.gather.d.ps.256")
+        ones = self.b.bitcast(ir.Constant(self.vi, [-1] * self.lanes), self.vf)
+        return self.b.call(fetch, [zero, base, index, ones, ir.Constant(ir.IntType(8), 4)])
+
+    def _gather_scalar(self, address: Any, index: Any) -> Any:
+        base = self.b.inttoptr(address, _F32.as_pointer())
+        found = ir.Constant(self.vf, ir.Undefined)
+        for k in range(self.lanes):
+            lane = ir.Constant(_I32, k)
+            found = self.b.insert_element(
+                found, self.b.load(self.b.gep(base, [self.b.extract_element(index, lane)])), lane
+            )
+        return found
+
+    def line(self, first: Any, step: Any) -> Any:
+        """The values first + lane * step."""
+        lane = ir.Constant(self.vf, [float(k) for k in range(self.lanes)])
+        return self.b.fadd(self.splat(first), self.b.fmul(self.splat(step), lane, flags=_FAST), flags=_FAST)
+
+    def whole_and_part(self, values: Any) -> tuple[Any, Any]:
+        """Integer and fractional parts of values of at least 0."""
+        whole = self.b.fptosi(values, self.vi)
+        return whole, self.b.fsub(values, self.b.sitofp(whole, self.vf), flags=_FAST)
+
+    def mix(self, here: Any, there: Any, share: Any) -> Any:
+        """Linear interpolation."""
+        return self.b.fadd(here, self.b.fmul(share, self.b.fsub(there, here, flags=_FAST), flags=_FAST), flags=_FAST)
+
     def sample(self, column: Any, column_bytes: Any, w0: Any, w1: Any, whole: Any, fraction: Any) -> Any:
         """Bilinear samples of one view along the run."""
         next_column = self.b.add(column, column_bytes)
         low = self.blend(column, next_column, w0, w1, 0)
         high = self.blend(column, next_column, w0, w1, self.lanes)
         here, following = self.pick_neighbours(low, high, whole)
-        slope = self.b.fsub(following, here, flags=_FAST)
-        return self.b.fadd(here, self.b.fmul(fraction, slope, flags=_FAST), flags=_FAST)
+        return self.mix(here, following, fraction)
 
 
 def _emitter(builder: Any, tag: Any) -> _Emitter:
@@ -165,6 +202,41 @@ def add_views(typingctx, isa_tag, columns, column_bytes, out, fractions, steps, 
             term = emit.sample(column, args[2], emit.splat(w0), emit.splat(w1), whole, part)
             total = term if total is None else builder.fadd(total, term, flags=_FAST)
         emit.add_to(args[3], total)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def add_any_pose(typingctx, isa_tag, pixels, n_rows, out, col, row, depth, scale):
+    """Add one view of any pose to one voxel run.
+
+    ``col``, ``row`` and ``depth`` are (value at the run's first voxel, step a voxel) of the numerators of column and
+    row, counted from the pixel at address `pixels`, and of the common denominator; all float32.  ``n_rows`` (int32)
+    is the length of a pixel column.  The weight is ``scale / depth^2``.
+    """
+    del typingctx
+    pair = types.UniTuple(types.float32, 2)
+    signature = types.void(isa_tag, types.uintp, types.int32, types.uintp, pair, pair, pair, types.float32)
+
+    def codegen(context, builder, signature, args):
+        emit = _emitter(builder, signature.args[0])
+        b = builder
+        lines = [emit.line(b.extract_value(args[k], 0), b.extract_value(args[k], 1)) for k in (4, 5, 6)]
+        inverse = b.fdiv(ir.Constant(emit.vf, [1.0] * emit.lanes), lines[2], flags=_FAST)
+        cols, u = emit.whole_and_part(b.fmul(lines[0], inverse, flags=_FAST))
+        rows, v = emit.whole_and_part(b.fmul(lines[1], inverse, flags=_FAST))
+        height = b.insert_element(ir.Constant(emit.vi, ir.Undefined), args[2], ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, emit.lanes), [0] * emit.lanes)
+        height = b.shuffle_vector(height, ir.Constant(emit.vi, ir.Undefined), zeros)
+        here = b.add(b.mul(cols, height), rows)
+        after = b.add(here, height)
+        four = ir.Constant(_I64, 4)
+        lower = emit.mix(emit.gather(args[1], here), emit.gather(args[1], after), u)
+        above = b.add(args[1], four)
+        upper = emit.mix(emit.gather(above, here), emit.gather(above, after), u)
+        weight = b.fmul(emit.splat(args[7]), b.fmul(inverse, inverse, flags=_FAST), flags=_FAST)
+        emit.add_to(args[3], b.fmul(weight, emit.mix(lower, upper, v), flags=_FAST))
         return context.get_dummy_value()
 
     return signature, codegen
