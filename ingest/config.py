@@ -9,6 +9,7 @@ key is in ``docs/formats.md``.  Names of files in it are relative to the folder 
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from ingest.angles import read_angles_deg, read_numbers
 from ingest.errors import ScanDescriptionError
 from ingest.fields import convert, make_section, refuse_unknown_keys, require_table
+from ingest.panel import place_panel
 from ingest.scan import Content, EnergyBin, Exposure, Order, ParallelBeam, Subject
 from reconstruction.errors import GeometryError
 from reconstruction.geometry import ConeBeamGeometry
@@ -84,6 +86,7 @@ class GeometrySection:
     offset_v_mm: float | None = None
     center_col: float | None = None
     center_row: float | None = None
+    roll_deg: float | None = None
     z_mm: float = 0.0
     angles_deg: tuple[float, ...] | None = None
     angles_file: str | None = None
@@ -248,6 +251,61 @@ def build_geometry(
     return _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
 
 
+def override_geometry(
+    description: ScanDescription,
+    geometry: ConeBeamGeometry | ParallelBeam | None,
+    source_format: str,
+    honoured: tuple[str, ...] = (),
+) -> tuple[ConeBeamGeometry | ParallelBeam | None, tuple[str, ...]]:
+    """Lay a ``[geometry]`` without a kind over the geometry that the files give.
+
+    Parameters
+    ----------
+    geometry : what the files give, or None.
+    source_format : name of the reader.
+    honoured : further keys that the reader itself has taken into account.
+
+    Returns
+    -------
+    geometry
+        With the panel where the description says.
+    notes
+        A sentence on what was overridden, or none.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If a key is given that would be ignored.
+    """
+    section = description.geometry or GeometrySection()
+    where = f"{description.name}: [geometry]"
+    obeyed = {"rows", "cols", *honoured}
+    wanted = [f.name for f in fields(section) if getattr(section, f.name) != f.default and f.name not in obeyed]
+    if section.sense is not None and section.table_turns is not None:
+        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
+    if not wanted:
+        return geometry, ()
+    if not isinstance(geometry, ConeBeamGeometry):
+        beam = "no geometry" if geometry is None else "a parallel beam"
+        raise ScanDescriptionError(
+            f"{where} has '{wanted[0]}' but no kind, and the {source_format} files give {beam} that it could correct"
+        )
+    for name in wanted:
+        if name not in _OVERRIDES:
+            raise ScanDescriptionError(
+                f"{where} without a kind does not take the key '{name}': of the {source_format} files' geometry "
+                f"it corrects {', '.join(_OVERRIDES)} only"
+            )
+    pitch_v, pitch_u = geometry.pitch_mm
+    placed = place_panel(
+        geometry,
+        offset_u_mm=_offset_u(description, section, geometry.n_cols, pitch_u, where),
+        offset_v_mm=_offset_v(description, section, geometry.n_rows, pitch_v, where),
+        roll_rad=None if section.roll_deg is None else math.radians(section.roll_deg),
+    )
+    return placed, (f"The description overrides what the {source_format} files say of {', '.join(wanted)}.",)
+
+
 def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.float64]:
     """Return the view angles beta (view,) float64 [rad] of a circular or parallel ``[geometry]``.
 
@@ -281,7 +339,9 @@ def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.fl
 
 _ANGLE_KEYS = {"angles_deg", "angles_file", "angle_start_deg", "angle_step_deg", "arc_deg", "sense", "table_turns"}
 _PITCH_KEYS = {"pitch_mm", "pitch_u_mm", "pitch_v_mm"}
-_PANEL_KEYS = {"sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "z_mm"}
+_PANEL_KEYS = {"sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "roll_deg", "z_mm"}
+#: What a ``[geometry]`` without a kind may correct in the cone beam that the files give.
+_OVERRIDES = ("center_col", "center_row", "offset_u_mm", "offset_v_mm", "roll_deg")
 _KEYS_OF_KIND = {
     "circular": _ANGLE_KEYS | _PITCH_KEYS | _PANEL_KEYS,
     "parallel": _ANGLE_KEYS | _PITCH_KEYS,
@@ -313,7 +373,7 @@ def _circular_geometry(
     n_cols: int,
     where: str,
 ) -> ConeBeamGeometry:
-    """A circular orbit with an upright panel."""
+    """A circular orbit, its panel upright or rolled."""
     pitch_u, pitch_v = _pitches(section)
     needed = {"sod_mm": section.sod_mm, "sdd_mm": section.sdd_mm, "pitch_u_mm": pitch_u, "pitch_v_mm": pitch_v}
     missing = [name for name, value in needed.items() if value is None]
@@ -321,27 +381,46 @@ def _circular_geometry(
         hint = " (or pitch_mm for both)" if missing[0].startswith("pitch") else ""
         raise ScanDescriptionError(f"{where} of kind 'circular' needs {missing[0]}{hint}")
     lengths = {name: value for name, value in needed.items() if value is not None}
-    mirrored_cols, mirrored_rows = description.cols == "right-to-left", description.rows == "top-down"
-    offset_u = _offset(section, "offset_u_mm", "center_col", n_cols, lengths["pitch_u_mm"], mirrored_cols, where)
-    offset_v = _offset(section, "offset_v_mm", "center_row", n_rows, lengths["pitch_v_mm"], mirrored_rows, where)
+    offset_u = _offset_u(description, section, n_cols, lengths["pitch_u_mm"], where)
+    offset_v = _offset_v(description, section, n_rows, lengths["pitch_v_mm"], where)
     try:
-        return ConeBeamGeometry.circular(
+        upright = ConeBeamGeometry.circular(
             **lengths,
             angles_rad=beta_rad,
             n_rows=n_rows,
             n_cols=n_cols,
-            offset_u_mm=offset_u,
-            offset_v_mm=offset_v,
+            offset_u_mm=offset_u or 0.0,
+            offset_v_mm=offset_v or 0.0,
             z_mm=section.z_mm,
         )
     except GeometryError as error:
         raise ScanDescriptionError(f"{where}: {error}") from error
+    return place_panel(upright, roll_rad=math.radians(section.roll_deg)) if section.roll_deg else upright
+
+
+def _offset_u(
+    description: ScanDescription, section: GeometrySection, n_cols: int, pitch_mm: float, where: str
+) -> float | None:
+    """See `_offset`."""
+    mirrored = description.cols == "right-to-left"
+    return _offset(section, "offset_u_mm", "center_col", n_cols, pitch_mm, mirrored, where)
+
+
+def _offset_v(
+    description: ScanDescription, section: GeometrySection, n_rows: int, pitch_mm: float, where: str
+) -> float | None:
+    """See `_offset`."""
+    mirrored = description.rows == "top-down"
+    return _offset(section, "offset_v_mm", "center_row", n_rows, pitch_mm, mirrored, where)
 
 
 def _offset(
     section: GeometrySection, offset_key: str, center_key: str, n: int, pitch_mm: float, mirrored: bool, where: str
-) -> float:
-    """Shift of the panel's middle from the foot of the central ray [mm]; centres count in the files' own order."""
+) -> float | None:
+    """Shift of the panel's middle from the foot of the central ray [mm], None if not given.
+
+    Centres count in the files' own order.
+    """
     offset, center = getattr(section, offset_key), getattr(section, center_key)
     if offset is not None and center is not None:
         raise ScanDescriptionError(f"{where} needs {offset_key} or {center_key}, not both")
@@ -349,7 +428,7 @@ def _offset(
         if mirrored:
             center = n - 1 - center
         return float(((n - 1) / 2 - center) * pitch_mm)
-    return float(offset or 0.0)
+    return None if offset is None else float(offset)
 
 
 def _geometry_from_poses(

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from ingest.config import ScanDescription, build_geometry
+from ingest.config import ScanDescription, build_geometry, override_geometry
 from ingest.errors import ScanDescriptionError
 from ingest.scan import Content, EnergyBin, Exposure, FieldFrames, ParallelBeam, PixelType, Scan
 from reconstruction.geometry import ConeBeamGeometry
@@ -40,6 +40,7 @@ def describe_scan(
     station: str = "",
     exposure: Exposure | None = None,
     notes: tuple[str, ...] = (),
+    honoured: tuple[str, ...] = (),
 ) -> Scan:
     """Join what the files say (the arguments) with the description, which wins wherever it says something.
 
@@ -48,7 +49,9 @@ def describe_scan(
     n_bins : energy bins in the frames; `bins` names them if the files do.
     name : what the files call the scan; the source's own name if they do not.
     left_out : positions of views that do not exist in the series that the description's angles are for.
-    geometry : what the files say; a ``[geometry]`` with a kind replaces it, and a note says so.
+    geometry : what the files say; a ``[geometry]`` with a kind replaces it, one without a kind places its panel
+        otherwise, and a note says so.
+    honoured : keys of a ``[geometry]`` without a kind that the reader has taken into account in `geometry`.
 
     Raises
     ------
@@ -61,6 +64,9 @@ def describe_scan(
         if geometry is not None:
             notes = (*notes, f"The geometry is that of {description.name}, not of the {source_format} files.")
         geometry = _leave_out(build_geometry(description, n_views + len(left_out), n_rows, n_cols), left_out)
+    else:
+        geometry, overridden = override_geometry(description, geometry, source_format, honoured)
+        notes = (*notes, *overridden)
     content = said.content or content
     level = said.white_level if said.white_level is not None else white_level
     return Scan(

@@ -101,6 +101,7 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
         model=_detector_text(detector, "model"),
         exposure=_exposure(source, detector),
         notes=notes,
+        honoured=("sense", "table_turns"),
     )
     return Hdf5Reader(scan, source, file, description, views, flats, darks)
 

@@ -129,6 +129,7 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
         station=read_text(member(entry, "instrument/name")),
         exposure=Exposure(exposure_time_ms=None if count_time is None else time_ms(count_time, source)),
         notes=tuple(notes),
+        honoured=("sense", "table_turns"),
     )
     return Hdf5Reader(
         scan,

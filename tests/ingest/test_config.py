@@ -12,6 +12,7 @@ from ingest.angles import read_angles_deg, read_numbers
 from ingest.config import build_geometry, find_description, load_description, read_description
 from ingest.describe import default_scan_id, describe_scan
 from ingest.errors import ScanDescriptionError
+from ingest.panel import place_panel
 from ingest.readers import SourceOptions
 from ingest.scan import EnergyBin, Exposure, ParallelBeam
 from tests.support.scans import make_geometry
@@ -296,3 +297,61 @@ def test_energy_bins_must_be_as_many_as_the_frames_have(tmp_path):
 def test_a_description_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ScanDescriptionError, match=r"none\.toml cannot be read"):
         read_description(tmp_path / "none.toml")
+
+
+def placed(folder: Path, text: str, made=None):
+    return describe_scan(
+        described(folder, "[geometry]\n" + text), folder, source_format="nikon", pixel_type="uint16", n_views=6,
+        n_rows=4, n_cols=8, geometry=made,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "center_col", "center_row"),
+    [
+        ("center_col = 3.25", 3.25, 2.5),
+        ("center_col = 3.0\ncols = 'right-to-left'", 4.0, 2.5),
+        ("center_row = 1.0\nrows = 'top-down'", 2.5, 2.0),
+        ("offset_u_mm = 0.0\noffset_v_mm = 0.0", 3.5, 1.5),
+        ("rows = 'top-down'", 2.5, 2.5),
+    ],
+)
+def test_without_a_kind_the_panel_of_the_files_geometry_is_corrected(tmp_path, text, center_col, center_row):
+    files = make_geometry(n_rows=4, n_cols=8)
+    pitch_v, pitch_u = files.pitch_mm
+    files = place_panel(files, offset_u_mm=pitch_u, offset_v_mm=-pitch_v)
+    scan = placed(tmp_path, text, files)
+    orbit = scan.geometry.circular_orbit
+    assert (orbit.center_col, orbit.center_row) == pytest.approx((center_col, center_row))
+    assert (orbit.sod_mm, orbit.sdd_mm) == pytest.approx((files.sod_mm, files.sdd_mm))
+    assert any("overrides what the nikon files say" in note for note in scan.notes) == ("_" in text)
+
+
+def test_a_roll_is_taken_with_and_without_a_kind(tmp_path):
+    lean = math.radians(0.5)
+    files = make_geometry(n_rows=4, n_cols=8)
+    for made in (
+        placed(tmp_path, "roll_deg = 0.5", files).geometry,
+        geometry(tmp_path, CIRCULAR + "arc_deg = 360\nroll_deg = 0.5\ncenter_col = 3.0"),
+    ):
+        assert made.circular_orbit is None
+        assert place_panel(made, roll_rad=0.0).circular_orbit is not None
+        np.testing.assert_allclose(made.poses[:, 8] / np.linalg.norm(made.poses[:, 6:9], axis=1), math.sin(lean))
+
+
+@pytest.mark.parametrize(
+    ("text", "made", "sentence"),
+    [
+        ("sod_mm = 100", make_geometry(n_rows=4, n_cols=8), "without a kind does not take the key 'sod_mm': of the n"),
+        ("arc_deg = 180", make_geometry(n_rows=4, n_cols=8), "without a kind does not take the key 'arc_deg'"),
+        ("sense = 'clockwise'", make_geometry(n_rows=4, n_cols=8), "does not take the key 'sense'"),
+        ("center_col = 3\noffset_u_mm = 1", make_geometry(n_rows=4, n_cols=8), "offset_u_mm or center_col, not both"),
+        ("center_col = 3", None, "has 'center_col' but no kind, and the nikon files give no geometry"),
+        ("roll_deg = 3", ParallelBeam((0.0,) * 6), "has 'roll_deg' but no kind, and the nikon files give a parallel"),
+        ("sense = 'clockwise'\ntable_turns = 'clockwise'", None, "not both"),
+    ],
+)
+def test_without_a_kind_what_would_be_ignored_is_refused(tmp_path, text, made, sentence):
+    with pytest.raises(ScanDescriptionError, match=sentence) as error:
+        placed(tmp_path, text, made)
+    assert "scan.toml: [geometry]" in str(error.value)

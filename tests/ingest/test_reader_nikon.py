@@ -108,6 +108,21 @@ def test_object_roll_and_tilt_lean_the_axis(tmp_path):
         np.testing.assert_allclose(np.cross(source, source - pose[3:6]), 0, atol=1e-9)
 
 
+def test_a_description_corrects_centre_and_roll_of_the_header(tmp_path, open_nikon):
+    source = nikon(tmp_path, CentreOfRotationTop="0.5", CentreOfRotationBottom="0.3").source
+    write_toml(tmp_path, "[geometry]\ncenter_col = 2.0\nroll_deg = 1.5\n")
+    scan = open_nikon(source).scan
+    row, col = picture_position(scan.geometry, 0, [0, 0, 0])
+    assert (row, col) == pytest.approx((1.5, 2.0))
+    high_row, high_col = picture_position(scan.geometry, 0, [0, 0, 1])
+    # To the right as seen from the source is to lower columns of the picture; up is to lower rows.
+    assert math.atan2((col - high_col) * 0.2, (row - high_row) * 0.25) == pytest.approx(math.radians(1.5))
+    assert any("overrides what the nikon files say of center_col, roll_deg" in note for note in scan.notes)
+    write_toml(tmp_path, "[geometry]\nangle_step_deg = 2.0\n")
+    with pytest.raises(ScanDescriptionError, match=r"scan\.toml: \[geometry\] without a kind .* 'angle_step_deg'"):
+        open_nikon(source)
+
+
 def test_a_detector_offset_moves_the_panel_and_is_noted(tmp_path, open_nikon):
     reader = open_nikon(nikon(tmp_path, DetectorOffsetX="0.2", DetectorOffsetY="0.25").source)
     row, col = picture_position(reader.scan.geometry, 0, [0, 0, 0])
