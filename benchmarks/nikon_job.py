@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 
 from ingest.chunks import open_scan_chunks
+from ingest.panel import place_panel
 from ingest.readers import SourceOptions, open_source
 from ingest.upload import upload
 from pacs.pack import read_entry
@@ -104,25 +105,20 @@ def find_axis(radiogram: Radiogram) -> tuple[AxisLine, AxisLine]:
     return axis_by_symmetry(radiogram.line_integrals), axis_by_edges(radiogram.line_integrals)
 
 
-def write_description(path: Path, scan: Scan, center_col: float) -> Path:
-    """Write the scan.toml that puts the axis where it was found; all other lengths are the header's.
+def write_description(path: Path, scan: Scan, center_col: float, *, roll_rad: float = 0.0) -> Path:
+    """Write the scan.toml that puts the axis where it was found; all else is the header's.
 
     ``center_col`` counts in the columns as read; the description counts in the file's, which run the other way.
+    A `roll_rad` (as `AxisLine.roll_rad` gives it) takes the lean into the poses, for which the kernel for any geometry
+    is needed, many times slower than the one for a circle.
     """
-    orbit = scan.geometry.circular_orbit if scan.geometry else None
-    assert orbit is not None
+    roll = f"roll_deg = {math.degrees(roll_rad)!r}\n" if roll_rad else ""
     text = f"""[scan]
 id = "tensile-bar"
 
 [geometry]
-kind = "circular"
-sod_mm = {orbit.sod_mm!r}
-sdd_mm = {orbit.sdd_mm!r}
-pitch_u_mm = {orbit.pitch_u_mm!r}
-pitch_v_mm = {orbit.pitch_v_mm!r}
 center_col = {scan.n_cols - 1 - center_col!r}
-arc_deg = 360.0
-
+{roll}
 [subject]
 kind = "specimen"
 identifier = "{scan.scan_id}"
@@ -239,22 +235,10 @@ def slab_with_axis(
     )  # fmt: skip
     grid = bar_grid(geometry)
     if slope:
-        geometry = _turn_panel(geometry, math.atan(slope), offset)
+        geometry = place_panel(geometry, roll_rad=math.atan(slope))
     heights = grid.origin_mm[2] + grid.voxel_pitch_mm[0] * np.arange(grid.shape[0])
     start = int(np.clip(np.abs(heights - z_mm).argmin() - 8, 0, grid.shape[0] - 16)) // 16 * 16
     slab = Slab(start, start + 16)
     mu = reconstruct(np.broadcast_to(view, (N_VIEWS, n_rows, n_cols)), geometry, grid, slab=slab)
     across = grid.origin_mm[0] + grid.voxel_pitch_mm[0] * np.arange(grid.shape[1])
     return Volume(mu, across, across, heights[slab.z_start : slab.z_stop], grid.voxel_pitch_mm[0])
-
-
-def _turn_panel(geometry: ConeBeamGeometry, roll_rad: float, offset_u_mm: float) -> ConeBeamGeometry:
-    """Turn every panel in its plane about the foot of the central ray, so that what leans to +u stands upright."""
-    poses = np.array(geometry.poses)
-    u_step, v_step = poses[:, 6:9].copy(), poses[:, 9:12].copy()
-    steps = offset_u_mm / geometry.pitch_mm[1]
-    foot = poses[:, 3:6] - steps * u_step
-    cos, sin = math.cos(roll_rad), math.sin(roll_rad)
-    poses[:, 6:9], poses[:, 9:12] = cos * u_step + sin * v_step, cos * v_step - sin * u_step
-    poses[:, 3:6] = foot + steps * poses[:, 6:9]
-    return ConeBeamGeometry(poses, geometry.n_rows, geometry.n_cols)
