@@ -62,7 +62,8 @@ def upload(
     available, n_views = reader.available_views(), reader.scan.n_views
     if available < n_views:
         raise IncompleteScanError(
-            f"scan {reader.scan.scan_id}: {available} of {n_views} views are there; upload with watch to wait for them"
+            f"scan {reader.scan.scan_id}: {available} of {n_views} views are there{_why_no_more(reader, available)}; "
+            "upload with watch to wait for them"
         )
     run = UploadRun(reader, store, memory_bytes, file_bytes, spool_folder, progress)
     return run_upload(run, restart=restart)
@@ -125,6 +126,15 @@ def _open_when_there(
             if progress is not None:
                 progress(UploadProgress("", "waiting", 0, 0, 0, 0, str(error)))
         time.sleep(poll_s)
+
+
+def _why_no_more(reader: ScanReader, view: int) -> str:
+    """What the reader says of the first view that is not there, in brackets; it names the file."""
+    try:
+        reader.read_views(view, view + 1)
+    except (FrameFormatError, IncompleteScanError) as error:
+        return f" ({error})"
+    return ""
 
 
 def _wait_for_view(run: UploadRun, stop: int, poll_s: float, timeout_s: float) -> None:

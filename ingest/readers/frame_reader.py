@@ -175,12 +175,8 @@ def open_views(
         raise ScanDescriptionError(f"{description.name}: [files] '{pattern}' needs the energy bins [[bins]]")
     opened: list[Stack | FrameSeries] = []
     for bin_pattern in bin_patterns(pattern, description):
-        paths = match_files(description, bin_pattern, suffixes)
-        if len(paths) == 1 and description.scan.n_views is None:
-            opened.append(_open_stack(paths[0], description, open_file))
-        else:
-            listing = partial(_match_series, description, bin_pattern, suffixes)
-            opened.append(_open_series(listing, description, open_file))
+        listing = partial(match_files, description, bin_pattern, suffixes)
+        opened.append(_open_series(listing, description, open_file))
     for index, views in enumerate(opened):
         if (views.n_views, views.shape, views.dtype) != (opened[0].n_views, opened[0].shape, opened[0].dtype):
             raise FrameFormatError(
@@ -275,16 +271,18 @@ def _open_stack(path: Path, description: ScanDescription, open_file: OpenFile) -
 def _open_series(
     list_paths: Callable[[], list[Path]], description: ScanDescription, open_file: OpenFile
 ) -> Stack | FrameSeries:
-    """One file a view; a folder with a single file of many pages is a stack."""
+    """One file a view; a single file of many frames is a stack, of one frame the first of those that are announced."""
     paths = list_paths()
-    if len(paths) == 1 and description.scan.n_views is None:
+    if len(paths) == 1 and (description.scan.n_views is None or _count_frames(paths[0], open_file) > 1):
         return _open_stack(paths[0], description, open_file)
     return FrameSeries(list_paths, open_file, description.files.missing_views, description.scan.n_views)
 
 
-def _match_series(description: ScanDescription, pattern: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files that a pattern matches now."""
-    return match_files(description, pattern, suffixes)
+def _count_frames(path: Path, open_file: OpenFile) -> int:
+    """Frames in a file."""
+    frame_file = open_file(path)
+    frame_file.close()
+    return frame_file.n_frames
 
 
 def _list_views(source: Path, description: ScanDescription, suffixes: tuple[str, ...]) -> list[Path]:

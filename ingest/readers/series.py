@@ -131,6 +131,10 @@ class FrameSeries:
             )
         first = self.open_file(self._paths[0])
         first.close()
+        if first.n_frames != 1:
+            raise FrameFormatError(
+                f"{self._paths[0]} holds {first.n_frames} frames, expected a file for each of {self.n_views} views"
+            )
         self.shape, self.dtype = first.shape, first.dtype
 
     @property
@@ -175,7 +179,7 @@ class FrameSeries:
             self._paths = self._leading(self.list_paths())
         if view >= len(self._paths):
             raise IncompleteScanError(
-                f"{self.first_path.parent}: view {view} is missing, "
+                f"{self._next_path()}: view {len(self._paths)} is missing, "
                 f"only the first {len(self._paths)} of {self.n_views} views are there"
             )
         path = self._paths[view]
@@ -202,6 +206,16 @@ class FrameSeries:
                 return listed[:count]
             expected += 1
         return listed
+
+    def _next_path(self) -> Path:
+        """The file that should come after those that are there; their folder if their names tell no number."""
+        numbers = _numbers(self._paths)
+        if numbers is None:
+            return self.first_path.parent
+        number = numbers[-1] + 1
+        while number in self.missing:
+            number += 1
+        return self.first_path.parent / _name_like(self.first_path, number)
 
     def _gap_sentence(self, listed: list[Path]) -> str:
         """A sentence that names the missing numbers."""

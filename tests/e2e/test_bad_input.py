@@ -60,14 +60,14 @@ def array_scan(folder, *, geometry=GEOMETRY_TOML, fill=None, dtype=np.uint16, n_
 def missing_nikon_view(folder):
     sample = MAKERS["nikon"](folder)
     sample.truncate.unlink()
-    return sample.source, ["2 of 5 views"], {}
+    return sample.source, ["2 of 5 views", sample.truncate.name], {}
 
 
 def fewer_views_than_promised(folder):
     source = array_scan(folder)
     text = (folder / "scan.toml").read_text()
     (folder / "scan.toml").write_text("[scan]\nn_views = 9\n" + text)
-    return source, ["of 9 views"], {}
+    return source, ["projections.npy holds 5 views, expected 9"], {}
 
 
 def frame_of_another_size(folder):

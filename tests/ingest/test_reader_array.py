@@ -186,7 +186,7 @@ def test_a_growing_folder(tmp_path, open_array):
     np.save(tmp_path / "v_0001.npy", frames[0])
     reader = open_array(tmp_path)
     assert (reader.scan.n_views, reader.available_views()) == (4, 1)
-    with pytest.raises(IncompleteScanError, match="view 1 is missing, only the first 1 of 4"):
+    with pytest.raises(IncompleteScanError, match=r"v_0002\.npy: view 1 is missing, only the first 1 of 4"):
         reader.read_views(0, 2)
     np.save(tmp_path / "v_0003.npy", frames[2])
     assert reader.available_views() == 1
@@ -206,6 +206,20 @@ def test_n_views_must_be_there_in_a_single_file(tmp_path, open_array):
     np.save(tmp_path / "a.npy", counts(3, 4, 6))
     with pytest.raises(IncompleteScanError, match="holds 3 views, expected 4"):
         open_array(tmp_path / "a.npy", n_views=4)
+    with pytest.raises(IncompleteScanError, match=r"a\.npy holds 3 views, expected 4"):
+        open_array(tmp_path, n_views=4)
+    assert open_array(tmp_path, n_views=3).scan.n_views == 3
+    write_toml(tmp_path, "[files]\nprojections = 'a*.npy'\n" + GEOMETRY_TOML)
+    with pytest.raises(IncompleteScanError, match=r"a\.npy holds 3 views, expected 4"):
+        open_array(tmp_path, n_views=4)
+
+
+def test_files_of_several_views_are_no_series(tmp_path, open_array):
+    for number in (1, 2):
+        np.save(tmp_path / f"v_{number}.npy", counts(3, 4, 6))
+    write_toml(tmp_path, GEOMETRY_TOML)
+    with pytest.raises(FrameFormatError, match=r"v_1\.npy holds 3 frames, expected a file for each of 6 views"):
+        open_array(tmp_path, n_views=6)
 
 
 def test_looks(tmp_path):

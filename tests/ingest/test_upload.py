@@ -235,7 +235,7 @@ def test_frames_that_are_not_sane_are_refused_and_leave_no_scan(spoil, message):
 def test_missing_views_and_frames_are_refused():
     reader = random_reader()
     reader.limit = 5
-    with pytest.raises(IncompleteScanError, match="scan stone-1: 5 of 8 views are there"):
+    with pytest.raises(IncompleteScanError, match=r"5 of 8 views are there \(v_0005\.tif: view 5 is missing\); upload"):
         upload(reader, FakeStore())
     reader = random_reader()
     reader.flats = None

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ingest.errors import IncompleteScanError
 from ingest.scan import EnergyBin, FieldFrames, Scan
 from reconstruction.geometry import ConeBeamGeometry
 
@@ -59,6 +60,8 @@ class FakeReader:
         return self.limit
 
     def read_views(self, start: int, stop: int) -> np.ndarray:
+        if start == self.limit:
+            raise IncompleteScanError(f"v_{start:04}.tif: view {start} is missing")
         assert stop <= self.limit, "read beyond what the scanner has written"
         views = self.frames[:, start:stop].copy()
         self.largest_read = max(self.largest_read, views.nbytes)
