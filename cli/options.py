@@ -32,6 +32,7 @@ JournalOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _SIZE = re.compile(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h|d)")
 
 
 def parse_bytes(text: str) -> int:
@@ -44,6 +45,14 @@ def parse_bytes(text: str) -> int:
     if size < 1:
         raise typer.BadParameter(f"a size must be at least one byte, got '{text}'")
     return size
+
+
+def parse_duration_s(text: str) -> float:
+    """Read a duration such as ``24h``, ``90min``, ``7d`` or ``30s`` as seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"a duration is a number with s, min, h or d, such as 24h or 7d, got '{text}'")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 def _parse_numbers(text: str, n: int, option: str, words: str) -> tuple[float, ...]:

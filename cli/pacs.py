@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``conepacs pacs import | find | send | get | echo``: the archive and its peers."""
+"""``conepacs pacs import | find | send | get | echo | sweep``: the archive and its peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from cli.archive import open_existing_store, open_index, open_journal
 from cli.errors import NotImportedError
-from cli.options import IndexOption, JournalOption, JsonOption, StoreOption
+from cli.options import IndexOption, JournalOption, JsonOption, StoreOption, parse_duration_s
 from cli.output import print_json, print_pairs, print_table, stage_progress
 from cli.settings import load
 from cli.teach import help_of
@@ -316,3 +316,38 @@ def echo(peer: PeerArgument) -> None:
     node = parse_peer(peer)
     verify(node)
     typer.echo(f"{node} answers")
+
+
+@_command("sweep")
+def sweep(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than", help="Grace time, longer than the longest job: 30min, 24h, 7d.", metavar="DURATION"
+        ),
+    ] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    store: StoreOption = None,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what killed jobs and uploads left in the store.
+
+    These are packs of slices that no series names, folders of submits that did not end, and temporary files.  What the
+    index names stays, and so does everything younger than the grace time.
+
+        conepacs pacs sweep --dry-run
+        conepacs pacs sweep --older-than 7d --store /data/pacs
+    """
+    from spark_jobs.packs import sweep_store
+
+    older_than_s = parse_duration_s(older_than)
+    opened, opened_index, _ = _archive(store, index)
+    swept = sweep_store(opened, opened_index, older_than_s=older_than_s, dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": [] if dry_run else swept, "would_delete": swept if dry_run else []})
+        return
+    for path in swept:
+        typer.echo(f"{'would delete' if dry_run else 'deleted'} {path}")
+    if not swept:
+        typer.echo(f"nothing to sweep that is older than {older_than}")

@@ -7,6 +7,7 @@
     |-- PlanError (ValueError)
     |-- BandCorruptError
     |-- SessionError
+    |-- SweepRefusedError
     `-- TaskFailedError
 """
 
@@ -25,6 +26,10 @@ class BandCorruptError(SparkJobError):
 
 class SessionError(SparkJobError):
     """Spark cannot be started, or the master does not answer."""
+
+
+class SweepRefusedError(SparkJobError):
+    """What should be swept from a store would be more than what killed jobs left."""
 
 
 class TaskFailedError(SparkJobError):

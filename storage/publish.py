@@ -112,17 +112,18 @@ def is_temporary(path: str) -> bool:
     return _TEMPORARY.fullmatch(path.rpartition("/")[2]) is not None
 
 
-def sweep_temporaries(store: Store, folder: str, older_than_s: float) -> list[str]:
+def sweep_temporaries(store: Store, folder: str, older_than_s: float, *, dry_run: bool = False) -> list[str]:
     """Delete temporary files that a killed process left in one folder (not in folders below it).
 
     `older_than_s` [s] must exceed the longest time that one file takes to write, and how far clocks differ.
-    Returns the deleted paths.
+    Returns the deleted paths; a `dry_run` returns what would be deleted.
     """
     deleted = []
     for entry in store.list_folder(folder):
         match = _TEMPORARY.fullmatch(entry.path.rpartition("/")[2])
         if match and not entry.is_folder and time.time() - int(match[1], 16) > older_than_s:
-            store.delete(entry.path)
+            if not dry_run:
+                store.delete(entry.path)
             deleted.append(entry.path)
     return deleted
 

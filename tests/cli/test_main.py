@@ -52,7 +52,7 @@ def require_parsed(line: str) -> None:
 
 def test_verbs_are_those_that_were_promised():
     assert set(ROOT.commands) == {"upload", "inspect", "plan", "reconstruct", "serve", "pacs", "doctor", "demo"}
-    assert set(GROUP.commands) == {"import", "find", "send", "get", "echo"}
+    assert set(GROUP.commands) == {"import", "find", "send", "get", "echo", "sweep"}
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -148,3 +148,24 @@ def test_a_remote_store_needs_an_index_for_finding_and_a_journal_only_for_import
     conepacs(capsys, "pacs", "import", disc, *place).failed_with(3, "give --journal FOLDER")
     assert conepacs(capsys, "pacs", "import", disc, *place, "--journal", tmp_path / "journal").code == 0
     assert STUDY in conepacs(capsys, "pacs", "find", *place).out
+
+
+def test_sweep_prints_what_it_deletes(store, tmp_path, capsys):
+    orphan = store / "packs" / "run-a" / "bin00-slab0001-3e8-0123456789ab.zip"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"left by a killed job")
+    name = orphan.relative_to(store).as_posix()
+    place = ["--store", store]
+    assert conepacs(capsys, "pacs", "sweep", "--dry-run", *place).out == f"would delete {name}\n"
+    assert orphan.exists()
+    dry = json.loads(conepacs(capsys, "pacs", "sweep", "--dry-run", "--json", *place).out)
+    assert dry == {"dry_run": True, "deleted": [], "would_delete": [name]}
+    other = ["--index", tmp_path / "other.sqlite"]
+    conepacs(capsys, "pacs", "sweep", *place, *other).failed_with(3, "nothing is swept", "the index names no instance")
+    assert conepacs(capsys, "pacs", "sweep", "--older-than", "2d", *place).out == f"deleted {name}\n"
+    assert not orphan.exists()
+    assert conepacs(capsys, "pacs", "sweep", *place).out == "nothing to sweep that is older than 24h\n"
+    assert len(conepacs(capsys, "pacs", "find", "image", *place).out.splitlines()) > 3
+    outcome = conepacs(capsys, "pacs", "sweep", "--older-than", "long", *place)
+    assert outcome.code == 2
+    assert "such as 24h or 7d, got 'long'" in outcome.err
