@@ -126,8 +126,6 @@ def test_filtering_apart_gives_the_same_as_filtering_in_passing(name, projection
 @pytest.mark.parametrize("name", list(BACKENDS))
 @pytest.mark.parametrize(("n_views", "pitch", "voxel"), [(90, 1.0, 1.0), (180, 0.5, 0.7), (91, 1.3, 1.0)])
 def test_mu_of_a_cylinder_is_right_whatever_views_pitch_and_voxel(name, n_views, pitch, voxel):
-    if name == "numpy_reference" and n_views > 100:
-        pytest.skip("too slow")
     usable(name)
     radius, mu = 8.0, 0.02
     n_cols = int(60 / pitch)
