@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """RTK as an outside judge: our frame maps to its axes, and our FDK gives its numbers on its own projections."""
 
-import importlib.util
 import math
 
 import numpy as np
 import pytest
 
-from benchmarks import rtk_peer
 from reconstruction.backends import list_backends
 from reconstruction.fdk import reconstruct
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
-from tests.support.peers import require_peer
-
-# itk's bindings raise DeprecationWarnings while they load.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 SCALE_MM = 19.0
 GRID = VolumeGrid.cubic(48, 40 / 48)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _rtk():
-    require_peer("itk-rtk", importlib.util.find_spec("itk") is not None, "pip install itk-rtk")
 
 
 def geometry_of(n_views, **changes):
@@ -34,10 +23,10 @@ def geometry_of(n_views, **changes):
 
 
 @pytest.mark.parametrize("n_views", [60, 58])
-def test_fdk_gives_rtks_numbers_on_rtks_projections(n_views):
+def test_fdk_gives_rtks_numbers_on_rtks_projections(n_views, rtk):
     geometry = geometry_of(n_views)
-    projections, _ = rtk_peer.shepp_logan(geometry, GRID, SCALE_MM)
-    expected = rtk_peer.fdk(projections, geometry, GRID, threads=2, subset=16).value
+    projections, _ = rtk.shepp_logan(geometry, GRID, SCALE_MM)
+    expected = rtk.fdk(projections, geometry, GRID, threads=2, subset=16).value
     x = GRID.origin_mm[0] + GRID.voxel_pitch_mm[0] * np.arange(48)
     radius = np.hypot(x[:, None], x[None])
     inside = (radius < 19)[None] & (np.abs(x)[:, None, None] < (34 * 0.82 * (200 - radius) / 280)[None])
@@ -49,13 +38,13 @@ def test_fdk_gives_rtks_numbers_on_rtks_projections(n_views):
             assert rmse / scale < 2e-6, name
 
 
-def test_unequal_angles_and_shifted_panel_agree_too():
+def test_unequal_angles_and_shifted_panel_agree_too(rtk):
     steps = np.random.default_rng(4).uniform(0.8, 1.2, 60)
     geometry = geometry_of(
         60, angles_rad=0.4 + np.cumsum(steps) / steps.sum() * 2 * math.pi, offset_u_mm=0.9, offset_v_mm=-1.1
     )
-    projections, _ = rtk_peer.shepp_logan(geometry, GRID, SCALE_MM)
-    expected = rtk_peer.fdk(projections, geometry, GRID, threads=2, subset=16).value
+    projections, _ = rtk.shepp_logan(geometry, GRID, SCALE_MM)
+    expected = rtk.fdk(projections, geometry, GRID, threads=2, subset=16).value
     got = reconstruct(projections, geometry, GRID)
     x = GRID.origin_mm[0] + GRID.voxel_pitch_mm[0] * np.arange(48)
     inside = (np.hypot(x[:, None], x[None]) < 19)[None] & (np.abs(x) < 15)[:, None, None]
@@ -63,10 +52,10 @@ def test_unequal_angles_and_shifted_panel_agree_too():
     assert rmse / np.sqrt(np.mean(expected[inside].astype(np.float64) ** 2)) < 1e-5
 
 
-def test_other_mappings_of_the_axes_do_not_agree():
+def test_other_mappings_of_the_axes_do_not_agree(rtk):
     geometry = geometry_of(60)
-    projections, _ = rtk_peer.shepp_logan(geometry, GRID, SCALE_MM)
-    expected = rtk_peer.fdk(projections, geometry, GRID, threads=2, subset=16).value
+    projections, _ = rtk.shepp_logan(geometry, GRID, SCALE_MM)
+    expected = rtk.fdk(projections, geometry, GRID, threads=2, subset=16).value
     scale = np.sqrt(np.mean(expected.astype(np.float64) ** 2))
     got = reconstruct(projections, geometry, GRID)
     for wrong in (got[::-1], got[:, ::-1], got[:, :, ::-1], got.transpose(0, 2, 1), got[:, ::-1, ::-1]):
