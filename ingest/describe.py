@@ -62,7 +62,9 @@ def describe_scan(
     section = description.geometry
     if section is not None and section.kind is not None:
         if geometry is not None:
-            notes = (*notes, f"The geometry is that of {description.name}, not of the {source_format} files.")
+            # The file's name only: notes are part of the scan's identity, which must not hang on where it lies.
+            named = description.path.name if description.path is not None else "the description"
+            notes = (*notes, f"The geometry is that of {named}, not of the {source_format} files.")
         geometry = _leave_out(build_geometry(description, n_views + len(left_out), n_rows, n_cols), left_out)
     else:
         geometry, overridden = override_geometry(description, geometry, source_format, honoured)
