@@ -50,7 +50,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=BESIDE_CHECKOUT, help="folder of the radiogram")
     parser.add_argument("--bin-pixels", type=int, default=2)
     parser.add_argument("--pictures", type=Path, help="folder for PNGs")
-    parser.add_argument("--no-lean", action="store_true", help="leave out the slabs with the leaning axis set upright")
+    parser.add_argument("--upright", action="store_true", help="leave the axis' lean out of the poses: the fast kernel")
+    parser.add_argument("--ends", action="store_true", help="also measure both ends with and without the lean")
     arguments = parser.parse_args()
     radiogram = read_radiogram(arguments.data)
     started = time.perf_counter()
@@ -60,8 +61,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="conepacs-nikon-") as name:
         run = _run(arguments, radiogram, axes[0], Path(name))
         bar = measure_bar(run.volume)
-        summary = _summary(run, bar, radiogram, axes) | {"bin_pixels": arguments.bin_pixels, "axis_s": round(axis_s, 2)}
-        if not arguments.no_lean:
+        summary = _summary(run, bar, radiogram, axes) | {
+            "bin_pixels": arguments.bin_pixels, "upright": arguments.upright, "axis_s": round(axis_s, 2),
+        }  # fmt: skip
+        if arguments.ends:
             summary |= _leaning_ends(run, bar, radiogram, axes[0], arguments.bin_pixels)
         if arguments.pictures:
             from benchmarks.nikon_pictures import draw
@@ -78,7 +81,10 @@ def _run(arguments: argparse.Namespace, radiogram: Radiogram, axis: AxisLine, fo
     settings = SparkSettings(master=f"local[{THREADS}]")
     spark = create_session(settings, app_name="nikon", log_file=folder / "spark.log")
     session_s = time.perf_counter() - started
-    description = write_description(folder / "scan.toml", radiogram.scan, axis.center_col)
+    geometry = radiogram.scan.geometry
+    assert geometry is not None
+    roll_rad = 0.0 if arguments.upright else axis.roll_rad(geometry.pitch_mm)
+    description = write_description(folder / "scan.toml", radiogram.scan, axis.center_col, roll_rad=roll_rad)
     source = arguments.data / SOURCE_NAME
     run = run_job(source, description, folder, bin_pixels=arguments.bin_pixels, session=lambda: spark)
     run.seconds["session"] = session_s

@@ -109,8 +109,7 @@ def write_description(path: Path, scan: Scan, center_col: float, *, roll_rad: fl
     """Write the scan.toml that puts the axis where it was found; all else is the header's.
 
     ``center_col`` counts in the columns as read; the description counts in the file's, which run the other way.
-    A `roll_rad` (as `AxisLine.roll_rad` gives it) takes the lean into the poses, for which the kernel for any geometry
-    is needed, many times slower than the one for a circle.
+    A `roll_rad` (as `AxisLine.roll_rad` gives it) takes the lean into the poses; the kernel for any pose then runs.
     """
     roll = f"roll_deg = {math.degrees(roll_rad)!r}\n" if roll_rad else ""
     text = f"""[scan]

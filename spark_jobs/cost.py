@@ -38,8 +38,10 @@ UPDATES_PER_S = {
     ("numba-avx2", "circular"): 1.7e9,
     ("numba-portable", "four_fold"): 1.0e9,
     ("numba-portable", "circular"): 0.88e9,
+    ("numba-avx512", "any_pose"): 0.39e9,
+    ("numba-avx2", "any_pose"): 0.32e9,
+    ("numba-portable", "any_pose"): 0.25e9,
 }
-_ANY_POSE_UPDATES_PER_S = 0.115e9
 _REFERENCE_UPDATES_PER_S = 0.026e9
 #: What Spark, opening the run and making weights cost each task: from reports of runs that compute next to nothing.
 _TASK_OVERHEAD_S = 0.25
@@ -156,7 +158,7 @@ def updates_per_second(backend: str, kernel: str) -> float:
     """Expected voxel updates per second of one core."""
     if backend == "numpy_reference":
         return _REFERENCE_UPDATES_PER_S
-    return UPDATES_PER_S.get((backend, kernel), _ANY_POSE_UPDATES_PER_S)
+    return UPDATES_PER_S[backend, kernel]
 
 
 def plan_cost(
