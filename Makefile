@@ -39,8 +39,9 @@ check: lint
 	@$(PYTEST) -m "$(UNIT)" $(PYTEST_ARGS)
 
 campaign: setup
-	$(PYTEST) -m slow
-	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+	@# 5: no test is marked so at the moment.
+	@$(PYTEST) -m slow || [ $$? -eq 5 ]
+	@set -e; for program in $$(grep -l '^def main' benchmarks/*.py); do echo "== $$program"; $(BIN)/python $$program; done
 
 docs: setup
 	$(BIN)/mkdocs build -q --strict
