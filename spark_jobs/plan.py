@@ -439,7 +439,9 @@ def _notes(
             f"expect streaks; take coarser voxels or a softer filter (about {wanted_views:.0f} views would do)"
         )
     if geometry.circular_orbit is None:
-        notes.append("the poses are not one circle with an upright panel: the kernel for any pose runs, and it is slower")
+        notes.append(
+            "the poses are not one circle with an upright panel: the kernel for any pose runs, and it is slower"
+        )
     elif request.four_fold and setup.quarter is None:
         notes.append("no four-fold symmetry (views, grid or stored blocks): the kernel for any circular orbit runs")
     return tuple(notes)
