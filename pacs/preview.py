@@ -20,8 +20,14 @@ PREVIEW_AXIS = 512
 
 
 def preview_factor(shape: Sequence[int]) -> int:
-    """Return how many voxels a side of an averaged block has; 1 where the volume is small enough itself."""
-    return max(-(-max(shape) // PREVIEW_AXIS), 1)
+    """Return how many voxels a side of an averaged block has: a power of two, at least 2.
+
+    A power of two lets the previews of slabs meet on slab borders; a preview of a small volume opens faster still.
+    """
+    factor = 2
+    while -(-max(shape) // factor) > PREVIEW_AXIS:
+        factor *= 2
+    return factor
 
 
 def preview_grid(grid: VolumeGrid, factor: int) -> VolumeGrid:

@@ -15,6 +15,8 @@ from reconstruction.errors import MemoryBudgetError, ParameterError
 from reconstruction.geometry import Slab, VolumeGrid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from reconstruction.geometry import ConeBeamGeometry
@@ -61,21 +63,21 @@ def row_band(geometry: ConeBeamGeometry, grid: VolumeGrid, slab: Slab, radius_mm
     return RowBand(start, stop)
 
 
-def cut_slabs(n_slices: int, n_slabs: int) -> tuple[Slab, ...]:
+def cut_slabs(n_slices: int, n_slabs: int, alignment: int = SLAB_ALIGNMENT) -> tuple[Slab, ...]:
     """Cut a volume into slabs of nearly equal height on aligned borders; fewer where it is too thin."""
     if n_slabs < 1:
         raise ParameterError(f"at least one slab is needed, got {n_slabs}")
-    units = math.ceil(n_slices / SLAB_ALIGNMENT)
+    units = math.ceil(n_slices / alignment)
     n_slabs = min(n_slabs, units)
-    borders = [round(i * units / n_slabs) * SLAB_ALIGNMENT for i in range(n_slabs)] + [n_slices]
+    borders = [round(i * units / n_slabs) * alignment for i in range(n_slabs)] + [n_slices]
     return tuple(Slab(a, b) for a, b in itertools.pairwise(borders))
 
 
-def slabs_of_height(n_slices: int, height: int) -> tuple[Slab, ...]:
+def slabs_of_height(n_slices: int, height: int, alignment: int = SLAB_ALIGNMENT) -> tuple[Slab, ...]:
     """Cut a volume into slabs of a given height, rounded up to the alignment; the last may be thinner."""
     if height < 1:
         raise ParameterError(f"a slab needs at least one slice, got {height}")
-    step = math.ceil(height / SLAB_ALIGNMENT) * SLAB_ALIGNMENT
+    step = math.ceil(height / alignment) * alignment
     return tuple(Slab(a, min(n_slices, a + step)) for a in range(0, n_slices, step))
 
 
@@ -94,9 +96,10 @@ def slab_cost(
     )
 
 
-def amplification(geometry: ConeBeamGeometry, costs: tuple[SlabCost, ...]) -> float:
-    """Rows read by all slabs over the rows of the panel."""
-    return sum(cost.band.n_rows for cost in costs) / geometry.n_rows
+def amplification(costs: Sequence[SlabCost]) -> float:
+    """Rows read by all slabs over the rows that any of them needs."""
+    low, high = min(cost.band.row_start for cost in costs), max(cost.band.row_stop for cost in costs)
+    return sum(cost.band.n_rows for cost in costs) / (high - low)
 
 
 def quarter_turn(geometry: ConeBeamGeometry, grid: VolumeGrid) -> int | None:

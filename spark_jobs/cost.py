@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from reconstruction.slabs import amplification, slab_cost
 from spark_jobs.bands import ROW_HEAD_BYTES
 from spark_jobs.request import MEBIBYTE
 
@@ -176,7 +177,8 @@ def plan_cost(
     first = setups[0]
     geometry, ramp = first.geometry, first.ramp
     n_views = geometry.n_views
-    updates = len(bins) * first.grid.n_voxels * n_views
+    costs = [slab_cost(geometry, s.grid, s.slab, s.radius_mm) for s in setups]
+    updates = len(bins) * sum(cost.updates for cost in costs)
     rows_of_slabs = sum(setup.band.n_rows for setup in setups)
     low, high = min(s.band.row_start for s in setups), max(s.band.row_stop for s in setups)
     bands = [(low, high)] if two_stage else [(s.band.row_start, s.band.row_stop) for s in setups]
@@ -214,6 +216,6 @@ def plan_cost(
         ranged_reads=n_reads,
         band_bytes=band_bytes,
         updates=updates,
-        amplification=rows_of_slabs / (high - low),
+        amplification=amplification(costs),
         core_seconds=seconds,
     )

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pacs.preview import preview_factor
 from reconstruction.backends import load_backend
 from reconstruction.coverage import (
     check_full_turn,
@@ -39,9 +40,6 @@ PLAN_SCHEMA_VERSION = 1
 BATCH_VIEWS = 128
 #: Slabs are at least this high by default: thinner ones pay more set-up than they gain.
 MIN_SLAB_SLICES = 64
-#: A preview halves a volume at least.
-_MIN_PREVIEW_FACTOR = 2
-_PREVIEW_AXIS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +250,7 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest) -> Reconstruct
         batches=batches,
         batch_views=batch_views,
         filter_rows=filter_rows,
-        preview_factor=_preview_factor(grid),
+        preview_factor=preview_factor(grid.shape),
         cost=cost,
         notes=_notes(stored, geometry, grid, radius, setup, request),
     )
@@ -274,10 +272,9 @@ def _grid(geometry: ConeBeamGeometry, request: ReconstructionRequest) -> VolumeG
     return VolumeGrid(request.shape, (pitch, pitch, pitch), center)
 
 
-def _preview_factor(grid: VolumeGrid) -> int:
-    """A power of two, so that previews of slabs meet on slab borders."""
-    wanted = max(_MIN_PREVIEW_FACTOR, math.ceil(max(grid.shape) / _PREVIEW_AXIS))
-    return int(2 ** math.ceil(math.log2(wanted)))
+def slab_alignment(grid: VolumeGrid) -> int:
+    """Return what slab borders are multiples of: the SIMD step, and the blocks of the preview."""
+    return max(SLAB_ALIGNMENT, preview_factor(grid.shape))
 
 
 def _batches(stored: StoredScan, setup: SlabSetup) -> tuple[tuple[tuple[int, ...], ...], bool]:
@@ -337,9 +334,9 @@ def _cut(sizing: _Sizing, whole: SlabSetup) -> tuple[SlabSetup, ...]:
     """Cut the volume as asked, or into the highest slabs that fit the memory and still keep several tasks busy."""
     request, n_slices = sizing.request, whole.grid.shape[0]
     if request.n_slabs is not None:
-        slabs = cut_slabs(n_slices, request.n_slabs)
+        slabs = cut_slabs(n_slices, request.n_slabs, slab_alignment(whole.grid))
     elif request.slab_slices is not None:
-        slabs = slabs_of_height(n_slices, request.slab_slices)
+        slabs = slabs_of_height(n_slices, request.slab_slices, slab_alignment(whole.grid))
     else:
         slabs = _cut_by_memory(sizing, whole)
     setups = tuple(sizing.setup(whole, slab) for slab in slabs)
@@ -352,15 +349,16 @@ def _cut_by_memory(sizing: _Sizing, whole: SlabSetup) -> tuple[Slab, ...]:
     """Equal slabs of about `MIN_SLAB_SLICES`, thinner where the memory asks for it."""
     n_slices = whole.grid.shape[0]
     batch_views = min(BATCH_VIEWS, whole.geometry.n_views)
-    height = max(SLAB_ALIGNMENT, min(n_slices, MIN_SLAB_SLICES))
-    while height > SLAB_ALIGNMENT:
-        parts = cut_slabs(n_slices, math.ceil(n_slices / height))
+    alignment = slab_alignment(whole.grid)
+    height = max(alignment, min(n_slices, MIN_SLAB_SLICES))
+    while height > alignment:
+        parts = cut_slabs(n_slices, math.ceil(n_slices / height), alignment)
         some = (parts[0], parts[len(parts) // 2], parts[-1])
         worst = max(sizing.slab_bytes(sizing.setup(whole, slab), batch_views) for slab in some)
         if worst <= sizing.request.task_memory_bytes:
             return parts
-        height -= SLAB_ALIGNMENT
-    return slabs_of_height(n_slices, SLAB_ALIGNMENT)
+        height -= alignment
+    return slabs_of_height(n_slices, alignment, alignment)
 
 
 def _batch_views(sizing: _Sizing, setups: tuple[SlabSetup, ...]) -> int:

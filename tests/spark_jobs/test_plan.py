@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from ingest.chunks import PixelDigests, ScanManifest, StoredScan, frames_layout, open_scan_chunks, projection_layout
 from ingest.scan import EnergyBin, FieldFrames, ParallelBeam
 from ingest.upload import upload
+from pacs.preview import preview_factor
 from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.errors import BackendUnavailableError, GeometryError, MemoryBudgetError
 from reconstruction.fdk import FdkParameters
-from reconstruction.geometry import ConeBeamGeometry
-from reconstruction.slabs import SLAB_ALIGNMENT
+from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs
 from spark_jobs.cost import plan_cost
 from spark_jobs.errors import PlanError
-from spark_jobs.plan import make_plan, plan_from_bytes
+from spark_jobs.plan import make_plan, plan_from_bytes, slab_alignment
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
 from spark_jobs.workers import RunPlace, filter_rows, filter_tasks, measured, prepare_bin, slab_volume
 from tests.support.fake_reader import FakeReader
@@ -301,3 +302,10 @@ def test_reads_and_bytes_are_what_the_tasks_really_do(mode, band_type, monkeypat
     assert sum(r["written_bytes"] for r in results) == made.cost.band_bytes
     # The plan counts whole row groups; their small columns of keys are not read, which only tiny cells show.
     assert 0.9 * made.cost.stored_read_bytes < counted["stored bytes"] <= made.cost.stored_read_bytes
+
+
+def test_slab_borders_fall_on_preview_blocks_of_the_largest_volumes_too():
+    grid = VolumeGrid((96, 9000, 9000), (1.0, 1.0, 1.0))
+    assert slab_alignment(grid) == preview_factor(grid.shape) == 32
+    assert [slab.z_start for slab in cut_slabs(grid.shape[0], 3, slab_alignment(grid))] == [0, 32, 64]
+    assert slab_alignment(VolumeGrid.cubic(256, 1.0)) == SLAB_ALIGNMENT
