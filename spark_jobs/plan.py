@@ -8,13 +8,13 @@ and rerun of it makes the same bytes.  It is kept at ``runs/<run>/plan.json`` an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pacs.preview import preview_factor
+from pacs.provenance import parameters_sha256
 from reconstruction.backends import load_backend
 from reconstruction.coverage import (
     check_full_turn,
@@ -90,7 +90,7 @@ class ReconstructionPlan:
     @property
     def run_name(self) -> str:
         """Name of the run's folder: the scan, and a digest of everything that shapes the result."""
-        return f"{self.request.scan_id}-{_digest(self.identity())[:16]}"
+        return f"{self.request.scan_id}-{parameters_sha256(self.identity())[:16]}"
 
     def identity(self) -> dict[str, Any]:
         """Everything that shapes the bytes of the result, as JSON values."""
@@ -168,10 +168,6 @@ def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
         cost=PlanCost(**values["cost"]),
         notes=tuple(values["notes"]),
     )
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _grid_json(grid: VolumeGrid) -> dict[str, Any]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from ingest.chunks import StoredScan
+    from pacs.description import Product
     from pacs.index import Index
     from spark_jobs.plan import ReconstructionPlan
     from spark_jobs.request import ReconstructionRequest
@@ -135,11 +136,11 @@ def reconstruct_scan(
     plan = make_plan(stored, request)
     folder = run_folder(plan)
     kept = _kept_run(store, folder)
-    if kept is not None and not again:
-        done = _registered(index, stored, plan, kept)
-        if done is not None:
+    if kept is not None and not again and set(plan.bins) <= set(kept.mu_ranges):
+        planned = _planned_series(stored, plan, kept)
+        if _is_registered(index, planned):
             _log.info("run %s is registered already", plan.run_name)
-            return _unchanged(stored, plan, kept, done)
+            return _unchanged(stored, plan, kept, planned)
     publish_bytes(store, f"{folder}/plan.json", plan.to_bytes(), kind="replace")
     before_session = time.perf_counter()
     spark = session()
@@ -158,7 +159,7 @@ def reconstruct_scan(
         index, store, [r["pack"] for r in slabs.results], source=f"reconstruction {plan.run_name}"
     )
     register_s = time.perf_counter() - register_started
-    series = _series_results(stored, plan, run, slabs)
+    series = _series_results(_planned_series(stored, plan, run), slabs)
     report = run_report(
         stored, plan, run, stages, outcomes={str(k): v for k, v in outcomes.items()},
         series=[dataclasses.asdict(s) for s in series], software=software_version(),
@@ -216,63 +217,64 @@ def _complete_run(store: Store, folder: str, prepared: StageResult) -> RunRecord
     return run
 
 
-def _expected(stored: StoredScan, plan: ReconstructionPlan, run: RunRecord) -> dict[str, tuple[str, int]]:
-    """Series UID -> (description, number of instances) of all series of a run."""
-    expected = {}
+@dataclass(frozen=True, slots=True)
+class _PlannedSeries:
+    """One series that a run makes: its bin and product, and what the index says of it once it is registered."""
+
+    bin_index: int
+    product: Product
+    uid: str
+    description: str
+    n_instances: int
+
+
+def _planned_series(stored: StoredScan, plan: ReconstructionPlan, run: RunRecord) -> list[_PlannedSeries]:
+    """All series of a run, volume before preview, by bin."""
+    planned = []
     for bin_index in plan.bins:
-        for product in ("volume", "preview"):
+        products: tuple[Product, ...] = ("volume", "preview")
+        for product in products:
             spec = series_spec(stored.scan, plan, run, bin_index, product)
             uid = series_uid(spec.key, product, bin_index)
-            expected[uid] = (series_description(spec), spec.grid.shape[0])
-    return expected
+            planned.append(_PlannedSeries(bin_index, product, uid, series_description(spec), spec.grid.shape[0]))
+    return planned
 
 
-def _registered(index: Index, stored: StoredScan, plan: ReconstructionPlan, run: RunRecord) -> dict[str, int] | None:
-    """Instances of each series if all of the run is in the index, else None."""
-    if not set(plan.bins) <= set(run.mu_ranges):
-        return None
-    expected = _expected(stored, plan, run)
-    found: dict[str, int] = {}
-    for uid in expected:
-        query = Query("SERIES", {"SeriesInstanceUID": Match(exact=(uid,))}, ("NumberOfSeriesRelatedInstances",))
-        for row in index.find(query, limit=2):
-            found[uid] = int(row["NumberOfSeriesRelatedInstances"])
-    return found if found == {uid: n for uid, (_, n) in expected.items()} else None
+def _is_registered(index: Index, planned: list[_PlannedSeries]) -> bool:
+    """Whether every series is in the index with all of its instances."""
+    for series in planned:
+        query = Query("SERIES", {"SeriesInstanceUID": Match(exact=(series.uid,))}, ("NumberOfSeriesRelatedInstances",))
+        counts = [int(row["NumberOfSeriesRelatedInstances"]) for row in index.find(query, limit=2)]
+        if counts != [series.n_instances]:
+            return False
+    return True
 
 
-def _unchanged(stored: StoredScan, plan: ReconstructionPlan, run: RunRecord, found: dict[str, int]) -> RunResult:
-    names = {uid: words for uid, (words, _) in _expected(stored, plan, run).items()}
+def _unchanged(
+    stored: StoredScan, plan: ReconstructionPlan, run: RunRecord, planned: list[_PlannedSeries]
+) -> RunResult:
     return RunResult(
         scan_id=plan.request.scan_id,
         run_name=plan.run_name,
         study_uid=study_uid_of(series_spec(stored.scan, plan, run, plan.bins[0], "volume")),
-        series=tuple(SeriesResult(uid, names[uid], n) for uid, n in found.items()),
+        series=tuple(SeriesResult(series.uid, series.description, series.n_instances) for series in planned),
         unchanged=True,
-        outcomes={"identical": sum(found.values())},
+        outcomes={"identical": sum(series.n_instances for series in planned)},
         report={},
         report_path=f"{run_folder(plan)}/report.json",
     )
 
 
-def _series_results(
-    stored: StoredScan, plan: ReconstructionPlan, run: RunRecord, slabs: StageResult
-) -> tuple[SeriesResult, ...]:
+def _series_results(planned: list[_PlannedSeries], slabs: StageResult) -> tuple[SeriesResult, ...]:
     digests: dict[int, list[str]] = defaultdict(list)
     clipped: dict[int, int] = defaultdict(int)
     for result in slabs.results:  # in the order of (bin, slab)
         digests[result["bin"]] += result["slice_sha256"]
         clipped[result["bin"]] += result["n_clipped"]
-    series = []
-    for bin_index in plan.bins:
-        for product in ("volume", "preview"):
-            spec = series_spec(stored.scan, plan, run, bin_index, product)
-            uid = series_uid(spec.key, product, bin_index)
-            words, n_instances = _expected(stored, plan, run)[uid]
-            is_volume = product == "volume"
-            series.append(
-                SeriesResult(
-                    uid, words, n_instances,
-                    volume_digest(digests[bin_index]) if is_volume else "", clipped[bin_index] if is_volume else 0,
-                )
-            )  # fmt: skip
-    return tuple(series)
+    results = []
+    for series in planned:
+        is_volume = series.product == "volume"
+        digest = volume_digest(digests[series.bin_index]) if is_volume else ""
+        n_clipped = clipped[series.bin_index] if is_volume else 0
+        results.append(SeriesResult(series.uid, series.description, series.n_instances, digest, n_clipped))
+    return tuple(results)

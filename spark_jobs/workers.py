@@ -7,7 +7,6 @@ in its name.  Errors that no retry would cure come back as results, so that the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from spark_jobs.packs import pack_path
 from spark_jobs.plan import geometry_of, plan_from_bytes
 from spark_jobs.probe import probe_mu_range
 from spark_jobs.series import run_from_bytes, series_spec
+from storage.checksum import sha256_of_bytes
 from storage.filesystem import open_store
 from storage.publish import publish, publish_bytes
 
@@ -308,4 +308,4 @@ def _publish_slab(run: _Run, bin_index: int, slab_index: int, accumulator: SlabA
 
 
 def _slice_digest(values: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+    return sha256_of_bytes(np.ascontiguousarray(values, dtype="<f4").data)
