@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A durable queue of jobs: kind and JSON parameters, states, leases, events."""
