@@ -34,9 +34,11 @@ from reconstruction.slabs import view_batches
 from spark_jobs.bands import BandFile, read_band, write_band
 from spark_jobs.corrected_rows import RowCorrector, find_mask
 from spark_jobs.plan import make_plan
+from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.request import ReconstructionRequest
 from spark_jobs.series import RunRecord
-from spark_jobs.workers import RunPlace, prepare_bin, reconstruct_slab
+from spark_jobs.slab_task import reconstruct_slab
+from spark_jobs.workers import RunPlace
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 

@@ -22,12 +22,15 @@ from pacs.image_header import series_description, study_uid_of
 from pacs.index import Match, Query
 from pacs.register import register_packs
 from pacs.uids import series_uid
+from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.packs import RUNS_FOLDER, submit_folder
 from spark_jobs.plan import make_plan
+from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.report import run_report, write_report
 from spark_jobs.series import RunRecord, run_from_bytes, series_spec, volume_digest
+from spark_jobs.slab_task import reconstruct_slab
 from spark_jobs.stages import StageResult, run_stage
-from spark_jobs.workers import RunPlace, filter_rows, filter_tasks, prepare_bin, reconstruct_slab
+from spark_jobs.workers import RunPlace
 from storage.errors import FileExistsInStoreError, StorageError
 from storage.publish import publish_bytes
 

@@ -23,9 +23,12 @@ from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs
 from spark_jobs.cost import plan_cost
 from spark_jobs.errors import PlanError
+from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.plan import make_plan, plan_from_bytes, slab_alignment
+from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
-from spark_jobs.workers import RunPlace, filter_rows, filter_tasks, measured, prepare_bin, slab_volume
+from spark_jobs.slab_task import slab_volume
+from spark_jobs.workers import RunPlace, measured
 from tests.support.fake_reader import FakeReader
 from tests.support.fake_store import FakeStore
 from tests.support.scans import make_scan

@@ -19,9 +19,11 @@ from reconstruction.fdk import reconstruct
 from reconstruction.geometry import ConeBeamGeometry
 from spark_jobs.errors import PlanError
 from spark_jobs.plan import geometry_of, make_plan
+from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest
 from spark_jobs.series import volume_digest
-from spark_jobs.workers import measured, prepare_bin, reconstruct_slab
+from spark_jobs.slab_task import reconstruct_slab
+from spark_jobs.workers import measured
 from storage.filesystem import open_store
 from tests.support.fake_index import FakeIndex
 from tests.support.fake_reader import FakeReader, small_scan
@@ -215,10 +217,12 @@ def test_a_scan_without_what_a_task_needs_is_refused(small):
 #: One task in a process of its own: its peak, and what the plan says of it [B].
 _ONE_TASK = """
 import json, sys
-from spark_jobs import workers
+from spark_jobs.filter_task import filter_rows
+from spark_jobs.prepare_task import prepare_bin
+from spark_jobs.slab_task import reconstruct_slab
 from spark_jobs.workers import RunPlace, measured
 url, folder, kind, task = sys.argv[1:]
-result = measured(RunPlace(url, folder, 1), int(task), getattr(workers, kind))
+result = measured(RunPlace(url, folder, 1), int(task), globals()[kind])
 print(json.dumps(result.get("peak_bytes") or result))
 """
 

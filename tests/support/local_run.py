@@ -13,10 +13,13 @@ from data_samples.make_sample import make_sample
 from ingest.chunks import open_scan_chunks
 from ingest.readers import open_source
 from ingest.upload import upload
+from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.plan import make_plan
+from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.reconstruct_scan import run_folder
 from spark_jobs.series import RunRecord
-from spark_jobs.workers import RunPlace, filter_rows, filter_tasks, measured, prepare_bin, slab_volume
+from spark_jobs.slab_task import slab_volume
+from spark_jobs.workers import RunPlace, measured
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 

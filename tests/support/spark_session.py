@@ -12,7 +12,7 @@ from pyspark import TaskContext
 
 from spark_jobs.session import create_session
 from spark_jobs.settings import SparkSettings
-from spark_jobs.workers import reconstruct_slab
+from spark_jobs.slab_task import reconstruct_slab
 from tests.support.peers import REPOSITORY
 
 if TYPE_CHECKING:
