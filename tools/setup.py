@@ -3,7 +3,7 @@
 
 Three parts, each skipped when it is done already:
 
-1. programs of the system (Java, Maven, DCMTK, dicom3tools, Chromium, a font): installed by apt when
+1. programs of the system (Java, Maven, DCMTK, dicom3tools, Chromium, PostgreSQL, a font): installed by apt when
    this is root on a Debian-like system, otherwise named with the command that installs them;
 2. ``.venv`` with the project in editable form and everything it needs, in the versions of
    ``constraints.txt``; done again when one of the files in `STAMPED_FILES` changes;
@@ -38,7 +38,12 @@ PROGRAMS = {
     "dciodvfy": ("dicom3tools", "tests of the DICOM encoding"),
     "chromium": ("chromium", "tests of the pages"),
     "chromedriver": ("chromium-driver", "tests of the pages"),
+    "postgres": ("postgresql", "tests of the index and the queue"),
+    "ip": ("iproute2", "tests of a network that is cut"),
+    "setpriv": ("util-linux", "starting PostgreSQL, which refuses to run as root"),
 }
+#: Where Debian keeps the server's programs, away from the PATH.
+POSTGRES_FOLDER = Path("/usr/lib/postgresql")
 FONT_FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 FONT_PACKAGE = ("fonts-dejavu-core", "pictures of the pages")
 
@@ -90,6 +95,8 @@ def install_programs() -> dict[str, tuple[str, str]]:
 def missing_programs() -> dict[str, tuple[str, str]]:
     """Look for every program and a font; return what is not there as name -> (Debian package, need)."""
     missing = {name: entry for name, entry in PROGRAMS.items() if shutil.which(name) is None}
+    if any(POSTGRES_FOLDER.glob("*/bin/postgres")):
+        missing.pop("postgres", None)
     if not any(next(folder.rglob("*.[to]tf"), None) for folder in FONT_FOLDERS):
         missing["a TrueType font"] = FONT_PACKAGE
     return missing
