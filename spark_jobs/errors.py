@@ -6,6 +6,8 @@
     SparkJobError
     |-- PlanError (ValueError)
     |-- BandCorruptError
+    |-- JobStoppedError
+    |-- RunnerError (ValueError)
     |-- SessionError
     |-- SweepRefusedError
     `-- TaskFailedError
@@ -22,6 +24,14 @@ class PlanError(SparkJobError, ValueError):
 
 class BandCorruptError(SparkJobError):
     """A stored band of filtered rows does not have the checksum or size that it should have."""
+
+
+class JobStoppedError(SparkJobError):
+    """A job was told to stop, and stopped: nothing of it was registered."""
+
+
+class RunnerError(SparkJobError, ValueError):
+    """A job runner cannot be set up as asked: the message says what was got and what was expected."""
 
 
 class SessionError(SparkJobError):
