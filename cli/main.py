@@ -7,14 +7,17 @@ import logging
 import os
 import sys
 import tempfile
-import traceback
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import demo, doctor, inspect, pacs, plan, reconstruct, serve, upload
-from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, exit_code_of
+from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, SettingError, exit_code_of
+from cli.logs import LogConfig, LogFormat, LogLevel, LogSettings, set_up_logging
+from cli.settings import load
 from cli.teach import help_of
+from storage.log_format import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +27,10 @@ _log = logging.getLogger(__name__)
 #: What typer raises on wrong usage.  It brings its own copy of click, or imports click, as its version has it.
 _UsageFault: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-_PACKAGES = ("cli", "viewer_api", "spark_jobs", "data_samples", "pacs", "ingest", "storage", "reconstruction")
+_PACKAGES = (
+    "cli", "viewer_api", "spark_jobs", "data_samples", "pacs", "ingest", "jobs", "storage", "reconstruction",
+    "local_cluster",
+)  # fmt: skip
 
 _INTRODUCTION = """
 From a scanner's projections to a series that any DICOM viewer finds.
@@ -75,20 +81,36 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens to standard error."),
+    context: typer.Context,
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, not only what goes wrong."),
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option("--log-format", help="Log as text, or as JSON: one object a line.", show_default="text"),
+    ] = None,
+    log_file: Annotated[
+        str | None, typer.Option("--log-file", help="Log to a file.", metavar="FILE", show_default="standard error")
+    ] = None,
     show_version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
 ) -> None:
     """Set up logging for all verbs."""
     del show_version
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        config = load(LogSettings).log
+    except SettingError:
+        if not context.obj["asks_for_help"]:
+            raise
+        config = LogConfig()  # who asks for help gets it, whatever the settings are
+    level: LogLevel = "info" if verbose and config.level != "debug" else config.level
+    config = replace(config, level=level, format=log_format or config.format, file=log_file or config.file)
+    set_up_logging(config, _PACKAGES)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error is one sentence on standard error."""
     command = typer.main.get_command(app)
     try:
-        result = command.main(args=arguments, prog_name="conepacs", standalone_mode=False)
+        asked = {"asks_for_help": "--help" in (sys.argv if arguments is None else arguments)}
+        result = command.main(args=arguments, prog_name="conepacs", standalone_mode=False, obj=asked)
     except _UsageFault as fault:
         return _tell_usage(fault)
     except (typer.Abort, KeyboardInterrupt):
@@ -101,6 +123,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = exit_code_of(error)
         if code is None:
             return _apologize(error)
+        _log.info("ends with exit code %d: %s", code, type(error).__name__)
         print(f"conepacs: {error}", file=sys.stderr)
         return code
     if result == INTERRUPTED:
@@ -133,7 +156,8 @@ def _apologize(error: Exception) -> int:
     try:
         descriptor, name = tempfile.mkstemp(prefix="conepacs-error-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8") as log:
-            traceback.print_exception(error, file=log)
+            # Without the values that messages quote: this file is sent to others.
+            log.write("\n".join(["Traceback, innermost last", *places_of(error), ""]))
     except OSError:
         print("conepacs: run it with --verbose to see where", file=sys.stderr)
     else:
