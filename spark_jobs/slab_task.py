@@ -17,12 +17,12 @@ from reconstruction.backends import load_backend
 from reconstruction.correction import FloorReport
 from spark_jobs.bands import read_band
 from spark_jobs.corrected_rows import RawBlock, RowCorrector, read_mask
-from spark_jobs.cost import ENCODE_SLICES
 from spark_jobs.filter_task import band_file
 from spark_jobs.packs import pack_path
 from spark_jobs.plan import geometry_of
 from spark_jobs.prepare_task import mask_path
 from spark_jobs.series import run_from_bytes, series_spec
+from spark_jobs.task_memory import ENCODE_SLICES
 from spark_jobs.workers import open_run
 from storage.checksum import sha256_of_bytes
 from storage.publish import publish

@@ -21,13 +21,14 @@ from reconstruction.errors import BackendUnavailableError, GeometryError, Memory
 from reconstruction.fdk import FdkParameters
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs
-from spark_jobs.cost import plan_cost
 from spark_jobs.errors import PlanError
 from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.plan import make_plan, plan_from_bytes, slab_alignment
 from spark_jobs.prepare_task import prepare_bin
+from spark_jobs.rates import BUILT_IN
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
 from spark_jobs.slab_task import slab_volume
+from spark_jobs.stage_costs import WorkCut, plan_cost
 from spark_jobs.workers import RunPlace, measured
 from tests.support.fake_reader import FakeReader
 from tests.support.fake_store import FakeStore
@@ -281,10 +282,11 @@ def test_reads_and_bytes_are_what_the_tasks_really_do(mode, band_type, monkeypat
     if mode == "two_stage":
         # As if memory were short.
         setups = tuple(made.setup(scan.geometry, index) for index in range(3))
-        cost = plan_cost(
-            stored, setups, bins=made.bins, two_stage=True, band_item_bytes=int(band_type[-2:]) // 8,
-            backend=made.backend, task_bytes=0, filter_rows=17,
+        work = WorkCut(
+            stored, made.bins, setups, made.backend, two_stage=True, band_item_bytes=int(band_type[-2:]) // 8,
+            filter_rows=17,
         )  # fmt: skip
+        cost = plan_cost(work, BUILT_IN)
         made = dataclasses.replace(made, filter_rows=17, cost=cost)
     store.files["runs/r/plan.json"] = made.to_bytes()
     monkeypatch.setattr("spark_jobs.workers.open_store", lambda url: store)
