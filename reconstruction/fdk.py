@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconstruction.backends import load_backend
+from reconstruction.bricks import Area, Window
 from reconstruction.coverage import check_reconstructable, field_radius_mm, shadow
 from reconstruction.errors import GeometryError, ParameterError
 from reconstruction.filtering import FILTER_WINDOWS, RampFilter, ramp_filter
@@ -71,6 +72,7 @@ class SlabSetup:
     ramp : the filter
     quarter : views in a quarter turn counter-clockwise where the four-fold kernel is to run, else None
     force_general : use the kernel for any pose even on a circular orbit
+    area : the part of each slice to make (a brick); None for all of it
     """
 
     geometry: ConeBeamGeometry
@@ -82,6 +84,18 @@ class SlabSetup:
     ramp: RampFilter
     quarter: int | None
     force_general: bool = False
+    area: Area | None = None
+
+    @property
+    def made_area(self) -> Area:
+        """The part of each slice that is made."""
+        _, ny, nx = self.grid.shape
+        return self.area or Area(0, ny, 0, nx)
+
+    @property
+    def window(self) -> Window:
+        """The filtered values that come in where nothing else is said: the whole row band."""
+        return Window(self.band.row_start, self.band.row_stop, 0, self.ramp.n_out)
 
 
 def prepare(
@@ -92,8 +106,9 @@ def prepare(
     *,
     four_fold: bool = True,
     force_general: bool = False,
+    area: Area | None = None,
 ) -> SlabSetup:
-    """Check that the scan can be reconstructed on the grid, and set up one slab of it (default: all).
+    """Check that the scan can be reconstructed on the grid, and set up one slab or brick of it (default: all).
 
     Raises
     ------
@@ -113,9 +128,9 @@ def prepare(
         pitch_mm=geometry.pitch_mm[1],
         shadow_cols=(first, last),
     )
-    quarter = quarter_turn(geometry, grid) if four_fold and not force_general else None
+    quarter = quarter_turn(geometry, grid) if four_fold and not force_general and area is None else None
     band = row_band(geometry, grid, slab, radius)
-    return SlabSetup(geometry, grid, parameters, slab, band, radius, ramp, quarter, force_general)
+    return SlabSetup(geometry, grid, parameters, slab, band, radius, ramp, quarter, force_general, area)
 
 
 def reconstruct(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reconstruction.bricks import Window
     from reconstruction.fdk import SlabSetup
 
 #: Name -> module.  ``numba`` is the fastest of its three paths on the machine at hand.
@@ -38,8 +39,13 @@ class SlabAccumulator(Protocol):
     ) -> None:
         """Weight, filter and back-project the slab's row band of some views: (view, row, col) float32."""
 
-    def add_filtered(self, filtered: NDArray[np.float32], view_indices: NDArray[np.int64]) -> None:
-        """Back-project rows that `Backend.filter_rows` made: (view, row, filtered col) float32."""
+    def add_filtered(
+        self, filtered: NDArray[np.float32], view_indices: NDArray[np.int64], window: Window | None = None
+    ) -> None:
+        """Back-project rows that `Backend.filter_rows` made: (view, row, filtered col) float32.
+
+        They are the slab's row band, or the `window` that its part of the field projects to.
+        """
 
     def read_slices(self, start: int, stop: int) -> NDArray[np.float32]:
         """Slices of the slab as (z, y, x) float32, counted from the slab's first one."""

@@ -23,13 +23,15 @@ _BORDER = 1e-3
 
 @nb.njit(**FAST)
 def back_project_any_pose(
-    isa_tag, views, volume, matrices, scales, row_offset, radius2, grid, z_start, tile_start, tile_stop
+    isa_tag, views, volume, matrices, scales, row_offset, radius2, grid, starts, tile_start, tile_stop
 ):
     """Add views (view, col, row) with zero borders to a volume (y, x, z).
 
     matrices (view, 3, 4): column and row, in pixels of the bordered panel, and depth [mm] as numerators and
     denominator; scales (view,) over depth^2 is the weight; row_offset: rows of the panel below the band.
+    starts: as for `back_project_circular`.
     """
+    z_start, y_start, x_start, col_offset = starts
     n_views, n_cols, n_rows = views.shape
     ny, nx, nz = volume.shape
     tiles = (nx + TILE - 1) // TILE
@@ -39,7 +41,7 @@ def back_project_any_pose(
     base = np.uintp(views.ctypes.data)
     out = np.uintp(volume.ctypes.data)
     low_row, high_row = row_offset + _BORDER, row_offset + n_rows - 1 - _BORDER
-    high_col = n_cols - 1 - _BORDER
+    low_col, high_col = col_offset + _BORDER, col_offset + n_cols - 1 - _BORDER
     for tile in range(tile_start, tile_stop):
         ya, xa = (tile // tiles) * TILE, (tile % tiles) * TILE
         for a in range(n_views):
@@ -48,9 +50,9 @@ def back_project_any_pose(
             dc, dr, dd = m[0, 2] * pitch_z, m[1, 2] * pitch_z, m[2, 2] * pitch_z
             view = base + np.uintp(4) * np.uintp(a * n_cols * n_rows)
             for iy in range(ya, min(ny, ya + TILE)):
-                y = y0 + iy * pitch_y
+                y = y0 + (y_start + iy) * pitch_y
                 for ix in range(xa, min(nx, xa + TILE)):
-                    x = x0 + ix * pitch_x
+                    x = x0 + (x_start + ix) * pitch_x
                     if x * x + y * y > radius2:
                         continue
                     ca = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z0 + m[0, 3]
@@ -66,10 +68,10 @@ def back_project_any_pose(
                             u1, u2 = c * near, (c + last * dc) * far
                             v1, v2 = r * near, (r + last * dr) * far
                             u, v = min(u1, u2), min(v1, v2)
-                            inside = u > _BORDER and max(u1, u2) < high_col
+                            inside = u > low_col and max(u1, u2) < high_col
                             if inside and v > low_row and max(v1, v2) < high_row:
                                 iu, iv = math.floor(u), math.floor(v)
-                                pixels = view + np.uintp(4) * np.uintp(iu * n_rows + iv - row_offset)
+                                pixels = view + np.uintp(4) * np.uintp((iu - col_offset) * n_rows + iv - row_offset)
                                 add_any_pose(
                                     isa_tag,
                                     pixels,
@@ -86,7 +88,7 @@ def back_project_any_pose(
                         while z < stop:
                             zg = z_start + z
                             f = 1.0 / (da + zg * dd)
-                            u, v = (ca + zg * dc) * f, (ra + zg * dr) * f - row_offset
+                            u, v = (ca + zg * dc) * f - col_offset, (ra + zg * dr) * f - row_offset
                             if u >= 0 and u < n_cols - 1 and v >= 0 and v < n_rows - 1:
                                 iu, iv = int(u), int(v)
                                 fu, fv = u - iu, v - iv

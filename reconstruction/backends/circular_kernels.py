@@ -134,11 +134,13 @@ def back_project_four_fold(isa_tag, views, volume, cos, sin, orbit, grid, z_star
 
 
 @_jit
-def back_project_circular(isa_tag, views, volume, cos, sin, orbit, grid, z_start, tile_start, tile_stop):
+def back_project_circular(isa_tag, views, volume, cos, sin, orbit, grid, starts, tile_start, tile_stop):
     """Any views of a circular orbit, four at a visit where all four see the whole run of slices.
 
-    Arguments as for `back_project_four_fold`; the grid is (x0, y0, z0, pitch x, pitch y, pitch z).
+    Arguments as for `back_project_four_fold`; the grid is (x0, y0, z0, pitch x, pitch y, pitch z).  A brick holds the
+    voxels, and the views the columns, from `starts` on: (z, y, x, col), counted in the whole volume and panel.
     """
+    z_start, y_start, x_start, col_offset = starts
     n_views, n_cols, n_rows = views.shape
     ny, nx, nz = volume.shape
     tiles = (nx + TILE - 1) // TILE
@@ -158,9 +160,9 @@ def back_project_circular(isa_tag, views, volume, cos, sin, orbit, grid, z_start
         for a in range(0, n_views, 4):
             m = min(4, n_views - a)
             for iy in range(ya, min(ny, ya + TILE)):
-                y = y0 + iy * pitch_y
+                y = y0 + (y_start + iy) * pitch_y
                 for ix in range(xa, min(nx, xa + TILE)):
-                    x = x0 + ix * pitch_x
+                    x = x0 + (x_start + ix) * pitch_x
                     if x * x + y * y > radius2:
                         continue
                     o = out + np.uintp(4) * np.uintp((iy * nx + ix) * nz)
@@ -170,11 +172,12 @@ def back_project_circular(isa_tag, views, volume, cos, sin, orbit, grid, z_start
                         r = 1.0 / (sod - x * c - y * s)
                         u = ku * (y * c - x * s) * r + center_col
                         lows[j], highs[j] = 0, 0
-                        if u < 0 or u >= n_cols - 1:
+                        if u < col_offset or u >= col_offset + n_cols - 1:
                             full = False
                             continue
                         iu = int(u)
                         fu = u - iu
+                        iu -= col_offset
                         weight = (sod * r) * (sod * r)
                         w0s[j], w1s[j] = _F(weight * (1 - fu)), _F(weight * fu)
                         steps[j] = kv * r * pitch_z
@@ -236,8 +239,9 @@ def back_project_circular(isa_tag, views, volume, cos, sin, orbit, grid, z_start
 
 
 @_jit
-def back_project_scalar(views, volume, cos, sin, orbit, grid, z_start, tile_start, tile_stop):
+def back_project_scalar(views, volume, cos, sin, orbit, grid, starts, tile_start, tile_stop):
     """As `back_project_circular`, voxel by voxel: for steps of two or more detector rows a voxel."""
+    z_start, y_start, x_start, col_offset = starts
     n_views, n_cols, n_rows = views.shape
     ny, nx, nz = volume.shape
     tiles = (nx + TILE - 1) // TILE
@@ -248,17 +252,18 @@ def back_project_scalar(views, volume, cos, sin, orbit, grid, z_start, tile_star
         for a in range(n_views):
             c, s = cos[a], sin[a]
             for iy in range(ya, min(ny, ya + TILE)):
-                y = y0 + iy * pitch_y
+                y = y0 + (y_start + iy) * pitch_y
                 for ix in range(xa, min(nx, xa + TILE)):
-                    x = x0 + ix * pitch_x
+                    x = x0 + (x_start + ix) * pitch_x
                     if x * x + y * y > radius2:
                         continue
                     r = 1.0 / (sod - x * c - y * s)
                     u = ku * (y * c - x * s) * r + center_col
-                    if u < 0 or u >= n_cols - 1:
+                    if u < col_offset or u >= col_offset + n_cols - 1:
                         continue
                     iu = int(u)
                     fu = u - iu
+                    iu -= col_offset
                     weight = (sod * r) * (sod * r)
                     w0, w1 = _F(weight * (1 - fu)), _F(weight * fu)
                     step = kv * r * pitch_z

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from reconstruction.bricks import Window
     from reconstruction.fdk import SlabSetup
 
     Float32Array = NDArray[np.float32]
@@ -140,35 +141,36 @@ class NumbaAccumulator:
 
     def __init__(self, setup: SlabSetup, isa: str, threads: int) -> None:
         self.setup, self.isa, self.threads = setup, isa, threads
-        _, ny, nx = setup.grid.shape
-        self.volume = np.zeros((ny, nx, setup.slab.n_slices), dtype=np.float32)
+        self.volume = np.zeros((*setup.made_area.shape, setup.slab.n_slices), dtype=np.float32)
         self.orbit = None if setup.force_general else setup.geometry.circular_orbit
         self.scales = view_scales(setup.geometry)
         self.matrices = projection_matrices(setup.geometry) if self.orbit is None else None
-        self._buffer = np.zeros(0, dtype=np.float32)
+        self._buffer, self._buffer_shape = np.zeros(0, dtype=np.float32), (0, 0, 0)
 
     def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: IndexArray) -> None:
         """Weight, filter and back-project the band's rows: (view, row, col) float32."""
         ramp = self.setup.ramp
-        views = self._bordered_views(len(view_indices))
+        window = self.setup.window
+        views = self._bordered_views(len(view_indices), window)
         scale = self._scale_of_views(view_indices)
 
         def keep(index: int, row_at: int, rows: Float32Array) -> None:
             kernels.transpose_rows(rows, views[index], ramp.col_start, row_at + 1, scale[index])
 
         _filter(self.setup, line_integrals, view_indices, self.setup.band.row_start, self.threads, keep)
-        self._back_project(views, view_indices)
+        self._back_project(views, view_indices, window)
 
-    def add_filtered(self, filtered: Float32Array, view_indices: IndexArray) -> None:
-        """Back-project filtered rows of the band: (view, row, filtered col) float32."""
-        views = self._bordered_views(len(view_indices))
+    def add_filtered(self, filtered: Float32Array, view_indices: IndexArray, window: Window | None = None) -> None:
+        """Back-project filtered rows of the band, or of a window of it: (view, row, filtered col) float32."""
+        window = window or self.setup.window
+        views = self._bordered_views(len(view_indices), window)
         scale = self._scale_of_views(view_indices)
 
         def one_view(index: int) -> None:
             kernels.transpose_rows(filtered[index], views[index], 0, 1, scale[index])
 
         _run(self.threads, one_view, range(len(view_indices)))
-        self._back_project(views, view_indices)
+        self._back_project(views, view_indices, window)
 
     def read_slices(self, start: int, stop: int) -> Float32Array:
         """Slices of the slab as (z, y, x) float32."""
@@ -182,12 +184,15 @@ class NumbaAccumulator:
         )
         return out
 
-    def _bordered_views(self, n_views: int) -> Float32Array:
-        """Return a zero-bordered (view, col, row) array, the same memory for each batch of a size."""
-        shape = (n_views, self.setup.ramp.n_out + 2, self.setup.band.n_rows + 2)
+    def _bordered_views(self, n_views: int, window: Window) -> Float32Array:
+        """Return a zero-bordered (view, col, row) array, the same memory for each batch of a shape."""
+        shape = (n_views, window.n_cols + 2, window.n_rows + 2)
         size = int(np.prod(shape))
-        if self._buffer.size != size + kernels.SPARE_FLOATS:
+        if self._buffer_shape != shape:
+            # Given back before the next is made: windows of a brick differ from block to block.
+            self._buffer = np.zeros(0, dtype=np.float32)
             self._buffer = np.zeros(size + kernels.SPARE_FLOATS, dtype=np.float32)
+            self._buffer_shape = shape
         return self._buffer[:size].reshape(shape)
 
     def _scale_of_views(self, view_indices: IndexArray) -> Float32Array:
@@ -196,13 +201,14 @@ class NumbaAccumulator:
             return np.ones(len(view_indices), dtype=np.float32)
         return (self.scales[view_indices] / self.orbit.sod_mm**2).astype(np.float32)
 
-    def _back_project(self, views: Float32Array, view_indices: IndexArray) -> None:
+    def _back_project(self, views: Float32Array, view_indices: IndexArray, window: Window) -> None:
         """Run the kernel that fits on all tiles."""
         ny, nx, _ = self.volume.shape
         x0, y0, z0 = self.setup.grid.origin_mm
         pz, py, px = self.setup.grid.voxel_pitch_mm
-        band, ramp, radius2 = self.setup.band, self.setup.ramp, self.setup.radius_mm**2
-        z_start, volume = self.setup.slab.z_start, self.volume
+        ramp, radius2 = self.setup.ramp, self.setup.radius_mm**2
+        z_start, volume, area = self.setup.slab.z_start, self.volume, self.setup.made_area
+        starts = (z_start, area.y_start, area.x_start, window.col_start)
         if self.orbit is None:
             assert self.matrices is not None
             grid = (x0, y0, z0, px, py, pz)
@@ -211,7 +217,7 @@ class NumbaAccumulator:
             self._over_tiles(
                 nx, ny,
                 lambda a, b: back_project_any_pose(
-                    tag, views, volume, matrices, scales, band.row_start, radius2, grid, z_start, a, b
+                    tag, views, volume, matrices, scales, window.row_start, radius2, grid, starts, a, b
                 ),
             )  # fmt: skip
             return
@@ -219,14 +225,14 @@ class NumbaAccumulator:
         cos, sin = np.cos(o.angles_rad[view_indices]), np.sin(o.angles_rad[view_indices])
         orbit = (
             o.sod_mm, o.sdd_mm / o.pitch_u_mm, o.sdd_mm / o.pitch_v_mm, o.center_col - ramp.col_start + 1,
-            o.center_row + 1, band.row_start, radius2,
+            o.center_row + 1, window.row_start, radius2,
         )  # fmt: skip
         grid = (x0, y0, z0 - o.z_mm, px, py, pz)
         tag = ISA_TAGS[self.isa]
         if not self._steps_are_short():
             self._over_tiles(
                 nx, ny,
-                lambda a, b: kernels.back_project_scalar(views, volume, cos, sin, orbit, grid, z_start, a, b),
+                lambda a, b: kernels.back_project_scalar(views, volume, cos, sin, orbit, grid, starts, a, b),
             )  # fmt: skip
         elif self.setup.quarter is not None:
             square = (x0, y0, z0 - o.z_mm, px, pz)
@@ -237,7 +243,7 @@ class NumbaAccumulator:
         else:
             self._over_tiles(
                 nx, ny,
-                lambda a, b: kernels.back_project_circular(tag, views, volume, cos, sin, orbit, grid, z_start, a, b),
+                lambda a, b: kernels.back_project_circular(tag, views, volume, cos, sin, orbit, grid, starts, a, b),
             )  # fmt: skip
 
     def _bordered_matrices(self, view_indices: IndexArray) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from reconstruction.bricks import Window
     from reconstruction.fdk import SlabSetup
 
     Float32Array = NDArray[np.float32]
@@ -76,35 +77,37 @@ class ReferenceAccumulator:
         part = setup.grid.slab_grid(setup.slab)
         x0, y0, z0 = part.origin_mm
         pz, py, px = part.voxel_pitch_mm
-        nz, ny, nx = part.shape
-        self.z = z0 + pz * np.arange(nz)
-        y, x = y0 + py * np.arange(ny), x0 + px * np.arange(nx)
+        area = setup.made_area
+        self.z = z0 + pz * np.arange(part.shape[0])
+        y, x = y0 + py * np.arange(area.y_start, area.y_stop), x0 + px * np.arange(area.x_start, area.x_stop)
         inside = y[:, None] ** 2 + x[None, :] ** 2 <= setup.radius_mm**2
         self.inside = inside
         self.y, self.x = (np.broadcast_to(a, inside.shape)[inside] for a in (y[:, None], x[None, :]))
         self.matrices = projection_matrices(setup.geometry)
         self.scales = view_scales(setup.geometry)
-        self.sums = np.zeros((nz, self.x.size))
+        self.sums = np.zeros((part.shape[0], self.x.size))
 
     def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: NDArray[np.int64]) -> None:
         """Weight, filter and back-project: (view, row, col) float32."""
         for projection, view_index in zip(line_integrals, view_indices, strict=True):
             filtered = _filter(self.setup, projection, int(view_index), self.setup.band.row_start)
-            self._back_project(filtered, int(view_index))
+            self._back_project(filtered, int(view_index), self.setup.window)
 
-    def add_filtered(self, filtered: Float32Array, view_indices: NDArray[np.int64]) -> None:
+    def add_filtered(
+        self, filtered: Float32Array, view_indices: NDArray[np.int64], window: Window | None = None
+    ) -> None:
         """Back-project filtered rows: (view, row, filtered col) float32."""
         for rows, view_index in zip(filtered, view_indices, strict=True):
-            self._back_project(rows.astype(np.float64), int(view_index))
+            self._back_project(rows.astype(np.float64), int(view_index), window or self.setup.window)
 
-    def _back_project(self, filtered: Float64Array, view_index: int) -> None:
-        """Add one view: bilinear interpolation, 0 beyond the rows of the band."""
+    def _back_project(self, filtered: Float64Array, view_index: int, window: Window) -> None:
+        """Add one view: bilinear interpolation, 0 beyond the window."""
         padded = np.pad(filtered, 1)
         matrix = self.matrices[view_index]
         for index, z in enumerate(self.z):
             a, b, depth = (m[0] * self.x + m[1] * self.y + m[2] * z + m[3] for m in matrix)
-            col = a / depth - self.setup.ramp.col_start + 1
-            row = b / depth - self.setup.band.row_start + 1
+            col = a / depth - self.setup.ramp.col_start - window.col_start + 1
+            row = b / depth - window.row_start + 1
             seen = (col >= 0) & (col < padded.shape[1] - 1) & (row >= 0) & (row < padded.shape[0] - 1)
             col, row = np.where(seen, col, 0), np.where(seen, row, 0)
             i, j = col.astype(int), row.astype(int)
