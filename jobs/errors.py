@@ -6,6 +6,7 @@
     JobError
     |-- UnknownJobError
     |-- UnknownKindError (ValueError)
+    |-- KindUnavailableError
     |-- JobParameterError (ValueError)
     |-- JobStateError
     `-- LeaseLostError
@@ -24,8 +25,12 @@ class UnknownKindError(JobError, ValueError):
     """No kind of that name is registered."""
 
 
+class KindUnavailableError(JobError):
+    """What runs a kind of job cannot be loaded on this machine."""
+
+
 class JobParameterError(JobError, ValueError):
-    """The parameters of a job do not fit its kind: the message names the first that is wrong."""
+    """A job's parameters do not fit its kind, or another of its values is refused: the message names the first."""
 
 
 class JobStateError(JobError):

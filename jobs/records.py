@@ -32,6 +32,10 @@ class Resources:
         """Whether `other` fits into this."""
         return other.cores <= self.cores and other.memory_bytes <= self.memory_bytes and other.gpus <= self.gpus
 
+    def plus(self, other: Resources) -> Resources:
+        """Return both together."""
+        return Resources(self.cores + other.cores, self.memory_bytes + other.memory_bytes, self.gpus + other.gpus)
+
     def minus(self, other: Resources) -> Resources:
         """Return what is left when `other` is taken away."""
         return Resources(self.cores - other.cores, self.memory_bytes - other.memory_bytes, self.gpus - other.gpus)
@@ -58,7 +62,7 @@ class NewJob:
     priority : higher first, 0 by default
     depends_on : jobs that must be done before it; if one fails or is cancelled, so is this
     max_attempts : how often it may be started; a runner that dies counts as one attempt
-    resources : of one run
+    resources : of one run; None takes what the kind says
     """
 
     kind: str
@@ -67,7 +71,7 @@ class NewJob:
     priority: int = 0
     depends_on: tuple[int, ...] = ()
     max_attempts: int = 3
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,13 @@ class Job:
     Attributes
     ----------
     job_id : counts up from 1
-    attempt : how often it was started
+    attempt : how often it was ever started; with `runner` it says whose writes count
+    attempts_used : how many of `max_attempts` are used, since it was submitted or retried
     runner : who has or had it
     lease_until : when its runner is taken for dead, while it runs
     cancel_requested : its runner is to stop it
     result : JSON values, once it is done
-    error : one sentence, once it has failed
+    error : one sentence, once it has failed, or was cancelled because of another
     ui_url : where Spark shows it while it runs
     """
 
@@ -97,6 +102,7 @@ class Job:
     state: JobState
     submitted_at: datetime.datetime
     attempt: int = 0
+    attempts_used: int = 0
     started_at: datetime.datetime | None = None
     finished_at: datetime.datetime | None = None
     runner: str = ""

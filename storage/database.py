@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 from collections import defaultdict
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 BUSY_TIMEOUT_S = 30.0
+#: PostgreSQL gives up a connection that says nothing in the middle of a write, so that a machine that lost its power
+#: does not hold a lock for hours.
+IDLE_WRITER_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 10
 _WRITES = "conepacs_writes"
-# Any number, the same in every program: the PostgreSQL lock that migrations hold.
-_MIGRATION_LOCK = 0x436F6E65
+_MIGRATION_LOCK = "migrations"
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ def create_database_engine(url: str) -> Engine:
     """Engine for a SQLAlchemy URL or the plain path of a SQLite file.
 
     SQLite runs with a write-ahead log, is forced to disk at each commit, waits 30 s for another writer and enforces
-    foreign keys; its folder is made.  PostgreSQL: ``postgresql+psycopg://user@host/name``.  Who opens it disposes it.
+    foreign keys; its folder is made.  PostgreSQL: ``postgresql://user@host/name``, by psycopg; it is given up when it
+    does not answer within 10 s.  Who opens it disposes it.
 
     Raises
     ------
@@ -72,12 +77,16 @@ def create_database_engine(url: str) -> Engine:
         If the URL is malformed, its driver is not installed, or the folder cannot be made.
     """
     try:
-        parsed = sqlalchemy.make_url(url if "://" in url else sqlite_url(Path(url).absolute()))
+        parsed = _with_driver(sqlalchemy.make_url(url if "://" in url else sqlite_url(Path(url).absolute())))
         is_sqlite = parsed.get_backend_name() == "sqlite"
         if is_sqlite and parsed.database not in (None, "", ":memory:"):
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        arguments = {"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}
-        engine = sqlalchemy.create_engine(parsed, connect_args=arguments, pool_pre_ping=not is_sqlite)
+        arguments: dict[str, float] = {"timeout": BUSY_TIMEOUT_S} if is_sqlite else {}
+        if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
+            arguments = {"connect_timeout": CONNECT_TIMEOUT_S}
+        engine = sqlalchemy.create_engine(
+            parsed, connect_args=arguments, pool_pre_ping=not is_sqlite, hide_parameters=True
+        )
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise DatabaseError(
             f"{url.rpartition('@')[2]}: not a URL of a database; expected e.g. sqlite:////data/index.db"
@@ -94,32 +103,50 @@ def create_database_engine(url: str) -> Engine:
 
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
-    """Connection that sees one state of the database.
+    """Connection that sees one state of the database, however many statements it runs.
 
     Raises
     ------
     DatabaseError
         If the database cannot be reached or read.
     """
-    with _translated(engine), engine.connect() as connection, connection.begin():
-        yield connection
+    with _translated(engine), engine.connect() as plain:
+        connection = plain
+        if engine.dialect.name == "postgresql":
+            # Its own default shows each statement what was committed meanwhile.
+            connection = plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
-def write_transaction(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine, *, only_writer_of: str = "") -> Iterator[Connection]:
     """Connection whose changes are committed at the end, or none of them if the block raises.
 
     On SQLite the right to write is taken at the start, so that the transaction never fails half-way because another
-    writer came between; writers wait for each other.
+    writer came between; writers wait for each other.  On PostgreSQL writers wait for each other only if they name
+    the same thing; then what one reads there stays so until it commits, and rows appear in the order of their ids.
+
+    Parameters
+    ----------
+    only_writer_of : str
+        Any name, e.g. a package's, that all writers of the same tables use.
 
     Raises
     ------
     DatabaseError
-        If the database cannot be reached or written.  IntegrityError passes: it tells the caller of a double key.
+        If the database cannot be reached or written, or another writer holds it for more than 30 s.  IntegrityError
+        passes: it tells the caller of a double key.
     """
     with _translated(engine), engine.connect() as plain:
         connection = plain.execution_options(**{_WRITES: True})
+        if engine.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
+            if engine.dialect.name == "postgresql":
+                _bound_waiting(connection)
+                if only_writer_of:
+                    _wait_for_lock(connection, only_writer_of)
             yield connection
 
 
@@ -139,9 +166,7 @@ def apply_migrations(engine: Engine, migrations: Sequence[Migration]) -> list[Mi
     """
     known = _ordered(migrations)
     applied = []
-    with write_transaction(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+    with write_transaction(engine, only_writer_of=_MIGRATION_LOCK) as connection:
         SCHEMA_MIGRATION.create(connection, checkfirst=True)
         recorded = _recorded(connection)
         for package, steps in known.items():
@@ -220,6 +245,28 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
         cursor.close()
 
 
+def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
+    """PostgreSQL by psycopg unless the URL names another driver; other libraries also write ``postgres``."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _bound_waiting(connection: Connection) -> None:
+    """Within this PostgreSQL transaction: wait for others and keep others waiting only so long."""
+    settings = {
+        "lock_timeout": f"{BUSY_TIMEOUT_S:.0f}s",
+        "idle_in_transaction_session_timeout": f"{IDLE_WRITER_TIMEOUT_S:.0f}s",
+    }
+    calls = [sqlalchemy.func.set_config(name, value, True) for name, value in settings.items()]
+    connection.execute(sqlalchemy.select(*calls))
+
+
+def _wait_for_lock(connection: Connection, name: str) -> None:
+    """Take a PostgreSQL lock of that name, until the transaction ends."""
+    digest = hashlib.sha256(f"conepacs {name}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(key)))
+
+
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -232,6 +279,8 @@ def _translated(engine: Engine) -> Iterator[None]:
         yield
     except sqlalchemy.exc.IntegrityError:
         raise
+    except sqlalchemy.exc.TimeoutError as error:
+        raise DatabaseError(f"database {_shown(engine)}: all connections of this program are in use") from error
     except sqlalchemy.exc.DBAPIError as error:
         reason = str(error.orig).strip().split("\n")[0]
         raise DatabaseError(f"database {_shown(engine)}: {reason}") from error

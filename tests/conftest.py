@@ -12,6 +12,7 @@ import pytest
 from tests.support.fetch_minicluster import cached_jar
 from tests.support.hdfs_daemons import HdfsDaemons
 from tests.support.peers import require_peer
+from tests.support.postgres import postgresql_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,3 +42,10 @@ def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSes
     spark = start_spark("local[2]", tmp_path_factory.mktemp("spark"))
     yield spark
     spark.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The one PostgreSQL of this test session; each test makes a database of its own (`tests.support.postgres`)."""
+    with postgresql_server() as url:
+        yield url
