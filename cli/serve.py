@@ -156,7 +156,7 @@ def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
     index, journal = open_index(store, settings.index), open_journal(store, settings.journal.folder)
     reader = InstanceReader(store, journal)
     server = PacsServer(settings.scp, index=index, reader=reader, journal=journal)
-    app = create_app(index=index, reader=reader, settings=settings.http)
+    app = create_app(index=index, reader=reader, settings=settings.http, dicom=server.counters.counts)
     try:
         return server, HttpServer(app, settings.http)
     except OSError as error:

@@ -93,3 +93,6 @@ class Index(Protocol):
 
     def located(self, paths: Sequence[str]) -> set[str]:
         """Which of these `Location.path` some instance or version lies at (recovery of the journal asks this)."""
+
+    def sizes(self) -> dict[Level, int]:
+        """How many entities there are at each level."""

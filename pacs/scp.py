@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydicom import dcmread
 from pynetdicom import AE, evt
 
+from pacs.counters import DicomCounters
 from pacs.dimse import MAX_PDU_BYTES, UNCOMPRESSED, set_no_delay, set_up_pynetdicom
 from pacs.errors import InvalidQueryError, PacsError
 from pacs.guarded_socket import GuardedSocket
@@ -32,7 +33,7 @@ from pacs.status import CANCEL, PENDING, SUCCESS, status_of
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
@@ -129,6 +130,11 @@ class PacsServer:
         Where instances are read from.
     journal : Journal
         Where received objects are written to.
+
+    Attributes
+    ----------
+    counters : DicomCounters
+        What it has done.
     """
 
     def __init__(self, config: ScpConfig, *, index: Index, reader: InstanceReader, journal: Journal) -> None:
@@ -136,6 +142,7 @@ class PacsServer:
         self._index = index
         self._reader = reader
         self._journal = journal
+        self.counters = DicomCounters()
         self._server: ThreadedAssociationServer | None = None
         self._silent = _SilentConnections(config.max_silent_connections)
 
@@ -199,10 +206,11 @@ class PacsServer:
         """Events of pynetdicom and what answers them."""
         return [
             (evt.EVT_CONN_OPEN, self._on_open),
-            (evt.EVT_CONN_CLOSE, lambda event: self._silent.forget(event.assoc)),
+            (evt.EVT_CONN_CLOSE, self._on_close),
+            (evt.EVT_REJECTED, lambda event: self.counters.rejected()),
             (evt.EVT_REQUESTED, lambda event: self._silent.forget(event.assoc)),
             (evt.EVT_ESTABLISHED, self._on_established),
-            (evt.EVT_C_ECHO, lambda event: SUCCESS),
+            (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_C_GET, self._on_get),
@@ -218,88 +226,116 @@ class PacsServer:
         transport.socket = GuardedSocket(connection, _MAX_RECEIVED_PDU_BYTES)
         self._silent.add(event.assoc, connection)
 
+    def _on_close(self, event: Any) -> None:
+        """A connection is over."""
+        self._silent.forget(event.assoc)
+        self.counters.ended(event.assoc)
+
+    def _on_echo(self, _event: Any) -> int:
+        """Answer that it is there."""
+        with self.counters.operation("C-ECHO"):
+            return SUCCESS
+
     def _on_established(self, event: Any) -> None:
         """A peer is known now: it gets more time for the rest of a message."""
+        self.counters.accepted(event.assoc)
         event.assoc.dul.socket.socket.settimeout(self.config.network_timeout_s)
 
     def _on_store(self, event: Any) -> int | Dataset:
         """Keep one object; the answer is sent when it is durable."""
-        try:
-            receive_dataset(
-                event.encoded_dataset(include_meta=False),
-                str(event.context.transfer_syntax),
-                sop_class_uid=str(event.request.AffectedSOPClassUID),
-                sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
-                index=self._index,
-                journal=self._journal,
-                source=_calling_ae_title(event.assoc),
-            )
-        except Exception as error:  # noqa: BLE001 - the rim: a peer gets a status, whatever happened
-            _log_failure("C-STORE", event, error)
-            return status_of(error, "STORE")
+        with self.counters.operation("C-STORE") as fail:
+            try:
+                dataset_bytes = event.encoded_dataset(include_meta=False)
+                receive_dataset(
+                    dataset_bytes,
+                    str(event.context.transfer_syntax),
+                    sop_class_uid=str(event.request.AffectedSOPClassUID),
+                    sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
+                    index=self._index,
+                    journal=self._journal,
+                    source=_calling_ae_title(event.assoc),
+                )
+            except Exception as error:  # noqa: BLE001 - the rim: a peer gets a status, whatever happened
+                fail()
+                _log_failure("C-STORE", event, error)
+                return status_of(error, "STORE")
+        self.counters.received(len(dataset_bytes))
         return SUCCESS
 
     def _on_find(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
         """Answer a query."""
-        try:
-            yield from find_responses(
-                self._index,
-                _identifier(event),
-                FIND_MODELS[event.request.AffectedSOPClassUID],
-                max_matches=self.config.max_matches,
-                ae_title=self.config.ae_title,
-                is_cancelled=lambda: bool(event.is_cancelled),
-            )
-        except Exception as error:  # noqa: BLE001 - the rim
-            _log_failure("C-FIND", event, error)
-            yield status_of(error, "FIND"), None
+        with self.counters.operation("C-FIND") as fail:
+            try:
+                yield from find_responses(
+                    self._index,
+                    _identifier(event),
+                    FIND_MODELS[event.request.AffectedSOPClassUID],
+                    max_matches=self.config.max_matches,
+                    ae_title=self.config.ae_title,
+                    is_cancelled=lambda: bool(event.is_cancelled),
+                )
+            except Exception as error:  # noqa: BLE001 - the rim
+                fail()
+                _log_failure("C-FIND", event, error)
+                yield status_of(error, "FIND"), None
 
     def _on_get(self, event: Any) -> Iterator[Any]:
         """Send instances over the same association."""
-        try:
-            model = GET_MODELS[event.request.AffectedSOPClassUID]
-            records = instances_to_send(self._index, _identifier(event), model)
-        except Exception as error:  # noqa: BLE001 - the rim
-            _log_failure("C-GET", event, error)
-            yield 1
-            yield status_of(error, "GET"), None
-            return
-        yield len(records)
-        yield from self._send(event, records)
+        with self.counters.operation("C-GET") as fail:
+            try:
+                model = GET_MODELS[event.request.AffectedSOPClassUID]
+                records = instances_to_send(self._index, _identifier(event), model)
+            except Exception as error:  # noqa: BLE001 - the rim
+                fail()
+                _log_failure("C-GET", event, error)
+                yield 1
+                yield status_of(error, "GET"), None
+                return
+            yield len(records)
+            yield from self._send(event, records, fail)
 
     def _on_move(self, event: Any) -> Iterator[Any]:
         """Send instances to a third node."""
-        title = str(event.move_destination or "").strip()
-        destination = self.config.move_destinations.get(title)
-        if destination is None:
-            _log.warning("C-MOVE from %s refused: its destination is not configured", _calling_ae_title(event.assoc))
-            yield None, None
-            return
-        try:
-            model = MOVE_MODELS[event.request.AffectedSOPClassUID]
-            records = instances_to_send(self._index, _identifier(event), model)
-        except Exception as error:
-            # pynetdicom knows no status before the destination answers: it sends C514, unable to process.
-            _log_failure("C-MOVE", event, error)
-            raise
-        kinds = [(record.sop_class_uid, record.transfer_syntax_uid) for record in records]
-        handlers = [(evt.EVT_CONN_OPEN, set_no_delay)]
-        options = {"contexts": contexts_for(kinds), "evt_handlers": handlers, "max_pdu": MAX_PDU_BYTES}
-        yield destination.host, destination.port, options
-        yield len(records)
-        yield from self._send(event, records)
+        with self.counters.operation("C-MOVE") as fail:
+            title = str(event.move_destination or "").strip()
+            destination = self.config.move_destinations.get(title)
+            if destination is None:
+                fail()
+                peer = _calling_ae_title(event.assoc)
+                _log.warning("C-MOVE from %s refused: its destination is not configured", peer)
+                yield None, None
+                return
+            try:
+                model = MOVE_MODELS[event.request.AffectedSOPClassUID]
+                records = instances_to_send(self._index, _identifier(event), model)
+            except Exception as error:
+                # pynetdicom knows no status before the destination answers: it sends C514, unable to process.
+                _log_failure("C-MOVE", event, error)
+                raise
+            kinds = [(record.sop_class_uid, record.transfer_syntax_uid) for record in records]
+            handlers = [(evt.EVT_CONN_OPEN, set_no_delay)]
+            options = {"contexts": contexts_for(kinds), "evt_handlers": handlers, "max_pdu": MAX_PDU_BYTES}
+            yield destination.host, destination.port, options
+            yield len(records)
+            yield from self._send(event, records, fail)
 
-    def _send(self, event: Any, records: list[InstanceRecord]) -> Iterator[tuple[int, Dataset | None]]:
+    def _send(
+        self, event: Any, records: list[InstanceRecord], fail: Callable[[], None]
+    ) -> Iterator[tuple[int, Dataset | None]]:
         """The instances one after the other; one that cannot be read fails alone."""
         for record in records:
             if event.is_cancelled:
                 yield CANCEL, None
                 return
             try:
-                yield PENDING, dcmread(BytesIO(self._reader.open_bytes(record.location)))
+                part10_bytes = self._reader.open_bytes(record.location)
             except StorageError as error:
+                fail()
                 _log.error("instance %s cannot be sent: %s", record.sop_instance_uid, error)
                 yield PENDING, unreadable(record)
+                continue
+            self.counters.sent(len(part10_bytes))
+            yield PENDING, dcmread(BytesIO(part10_bytes))
 
 
 class _SilentConnections:

@@ -152,6 +152,20 @@ class SqlIndex:
             for row in rows
         ]
 
+    def sizes(self) -> dict[Level, int]:
+        """How many entities there are at each level; every row is counted, which takes a while where there are many.
+
+        Raises
+        ------
+        IndexUnavailableError
+            If the database does not answer.
+        """
+        with self._transaction(read_transaction) as connection:
+            return {
+                level: connection.execute(select(func.count()).select_from(LEVEL_TABLES[level])).scalar_one()
+                for level in LEVELS
+            }
+
     def located(self, paths: Sequence[str]) -> set[str]:
         """Which of these paths some instance or version lies at.
 
@@ -205,7 +219,9 @@ class SqlIndex:
             with kind(self._engine) as connection:
                 yield connection
         except (DatabaseError, exc.IntegrityError, exc.TimeoutError) as error:
-            raise IndexUnavailableError(f"The index does not answer: {error}.") from error
+            # What a database says of a double key quotes it, and the key may be a patient's.
+            reason = "a key came twice" if isinstance(error, exc.IntegrityError) else str(error)
+            raise IndexUnavailableError(f"The index does not answer: {reason}.") from error
 
 
 def _answer(row: Row[Any], query: Query) -> dict[str, str]:

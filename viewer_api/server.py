@@ -45,7 +45,10 @@ class HttpServer:
             self._socket.close()
             raise
         self.port = int(self._socket.getsockname()[1])
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        self._server = uvicorn.Server(
+            # Its own access log would hold query strings; `viewer_api.metrics` logs the routes.
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        )
         self._thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self) -> None:

@@ -72,6 +72,12 @@ def test_the_first_version_stays_the_answer(index):
     assert answer["SeriesDescription"] == "first"
 
 
+def test_sizes_count_entities_at_each_level(index):
+    assert index.sizes() == {"PATIENT": 0, "STUDY": 0, "SERIES": 0, "IMAGE": 0}
+    index.register([make_record(number=n) for n in (1, 2, 3)] + [make_record(number=2, content="other")], source="A")
+    assert index.sizes() == {"PATIENT": 1, "STUDY": 1, "SERIES": 1, "IMAGE": 3}
+
+
 def test_a_uid_twice_within_one_call(index):
     one, other = make_record(content="a"), make_record(content="b")
     assert index.register([one, one, other, other], source="A") == {"added": 1, "identical": 2, "version": 1}

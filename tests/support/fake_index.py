@@ -86,6 +86,9 @@ class FakeIndex:
     def located(self, paths: Sequence[str]) -> set[str]:
         return {one.location.path for one in self.kept + self.others} & set(paths)
 
+    def sizes(self) -> dict[Level, int]:
+        return {level: len({_path(one, level) for one in self.kept}) for level in LEVELS}
+
     def _answer(
         self, query: Query, path: tuple[str, ...], members: list[InstanceRecord], values: dict[str, str]
     ) -> dict[str, str]:
