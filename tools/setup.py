@@ -151,7 +151,7 @@ def make_venv() -> None:
 
 def fetch_hdfs_daemons() -> None:
     """Bring the jar that the HDFS daemons of the tests run from, unless it is there; only CI insists on it."""
-    command = [str(PYTHON), "-m", "tests.support.fetch_minicluster"]
+    command = [str(PYTHON), "-m", "local_cluster.jars"]
     if subprocess.run(command, check=False, cwd=REPOSITORY, stdout=subprocess.DEVNULL).returncode == 0:
         return
     if in_ci():

@@ -35,7 +35,7 @@ def store_url(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "memory":
         return f"memory://{name}"
     daemons = request.getfixturevalue("hdfs_daemons")
-    return f"{daemons.url if kind == 'hdfs' else daemons.webhdfs_url}/{name}"
+    return f"{daemons.hdfs_url if kind == 'hdfs' else daemons.webhdfs_url}/{name}"
 
 
 @pytest.fixture(params=STORES)

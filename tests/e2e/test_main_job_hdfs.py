@@ -20,7 +20,7 @@ def test_the_main_job_on_hdfs_gives_what_a_local_folder_gives(hdfs_daemons, spar
     """In two stages, so that filtered rows go over HDFS too."""
     request = ReconstructionRequest("sample-marker", slab_slices=16, mode="two_stage")
     results = {}
-    for place, url in (("hdfs", f"{hdfs_daemons.url}/main-job"), ("local", (tmp_path / "store").as_uri())):
+    for place, url in (("hdfs", f"{hdfs_daemons.hdfs_url}/main-job"), ("local", (tmp_path / "store").as_uri())):
         store_sample(tmp_path / f"source-{place}", url)
         store = open_store(url)
         with sqlite_index(tmp_path / f"{place}.sqlite") as index:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local_cluster.ports import free_ports
 from storage.errors import StorageError, StoreAccessError, StoreFullError, StoreUnavailableError, StoreUrlError
 from storage.filesystem import local_path, open_store
 from storage.hadoop_errors import hadoop_error
 from storage.hdfs_store import open_hdfs_store
 from storage.publish import publish_bytes
-from tests.support.hdfs_daemons import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.hdfs_daemons import HdfsDaemons
+    from local_cluster.local_cluster import LocalCluster
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_an_unreachable_server_is_told_by_its_url() -> None:
 
 
 @pytest.mark.hdfs
-def test_another_user_is_refused(hdfs_daemons: HdfsDaemons, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_is_refused(hdfs_daemons: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HADOOP_USER_NAME", "stranger")
-    for url in (hdfs_daemons.url, hdfs_daemons.webhdfs_url):
+    for url in (hdfs_daemons.hdfs_url, hdfs_daemons.webhdfs_url):
         with pytest.raises(StoreAccessError, match="Permission denied: user=stranger"):
             publish_bytes(open_store(url), "not-mine/a", b"x", kind="replace")
 

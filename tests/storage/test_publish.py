@@ -22,13 +22,14 @@ from storage.errors import (
 from storage.filesystem import open_store
 from storage.memory_store import MemoryStore
 from storage.publish import is_temporary, publish, publish_bytes
+from tests.support.cluster import data_node_writing
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.hdfs_daemons import HdfsDaemons
+    from local_cluster.local_cluster import LocalCluster
 
 
 class FailingStore(MemoryStore):
@@ -155,10 +156,10 @@ def test_the_callers_handle_may_be_wrapped_and_closed() -> None:
 
 
 @pytest.mark.hdfs
-def test_a_data_node_dies_while_a_file_is_published(hdfs_daemons: HdfsDaemons) -> None:
-    store = open_store(f"{hdfs_daemons.url}/publish-{uuid.uuid4().hex}")
+def test_a_data_node_dies_while_a_file_is_published(hdfs_daemons: LocalCluster) -> None:
+    store = open_store(f"{hdfs_daemons.hdfs_url}/publish-{uuid.uuid4().hex}")
     content = os.urandom(6 << 20)  # two blocks of 4 MiB
-    killed: list[int] = []
+    killed: list[str] = []
     calls = []
 
     def produce(handle: BinaryIO) -> None:
@@ -166,13 +167,10 @@ def test_a_data_node_dies_while_a_file_is_published(hdfs_daemons: HdfsDaemons) -
         for start in range(0, len(content), 1 << 20):
             handle.write(content[start : start + (1 << 20)])
             if not killed and start == 2 << 20:
-                victim = wait_until(
-                    "a block is being written", hdfs_daemons.data_node_writing, lambda index: index is not None
-                )
+                victim = wait_until("a block is being written", lambda: data_node_writing(hdfs_daemons))
                 assert victim is not None
                 killed.append(victim)
-                hdfs_daemons.kill_data_node(victim)
-                hdfs_daemons.start_data_node(victim)  # it is back some seconds later
+                hdfs_daemons.kill(victim)
 
     try:
         publish(store, "scan/part", produce, kind="write_once", tries=10)
@@ -180,7 +178,7 @@ def test_a_data_node_dies_while_a_file_is_published(hdfs_daemons: HdfsDaemons) -
         assert [entry.path for entry in store.list_folder("scan")] == ["scan/part"]
         assert sha256_of_file(store, "scan/part") == (sha256_of_bytes(content), len(content))
     finally:
-        hdfs_daemons.wait_for_data_nodes()
+        hdfs_daemons.revive()
 
 
 @pytest.fixture
