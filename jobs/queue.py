@@ -34,7 +34,7 @@ from jobs.rows import (
     running_on,
 )
 from jobs.scheduling import RESERVE_AFTER_S, USAGE_HALF_LIFE_S, Ending, after_failure, choose
-from jobs.tables import MIGRATIONS, job, job_dependency, job_usage
+from jobs.tables import MIGRATIONS, job, job_dependency, job_event, job_usage
 from jobs.texts import (
     LOG_LEVELS,
     MAX_PRIORITY,
@@ -264,6 +264,11 @@ class JobQueue:
         """
         with read_transaction(self.engine) as connection:
             return read_events(connection, after_id=after_id, job_id=job_id, limit=limit)
+
+    def last_event_id(self) -> int:
+        """Return the id of the newest event, for who wants only what comes after it; 0 if there is none."""
+        with read_transaction(self.engine) as connection:
+            return int(connection.execute(select(func.coalesce(func.max(job_event.c.id), 0))).scalar_one())
 
     def counts(self) -> dict[tuple[str, JobState], int]:
         """Return how many jobs there are, by kind and state."""
