@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens store, index and journal from settings: the one place that knows their defaults."""
+"""Opens store, index, queue and journal from settings: the one place that knows their defaults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from storage.errors import DatabaseError, StoreUrlError
 from storage.filesystem import local_path, open_store
 
 if TYPE_CHECKING:
+    from jobs.queue import JobQueue
     from pacs.journal import Journal
     from pacs.sql_index import SqlIndex
     from storage.filesystem import Store
@@ -48,7 +49,30 @@ def open_index(store: Store, index: str = "") -> SqlIndex:
     """
     from pacs.sql_index import SqlIndex
     from pacs.tables import MIGRATIONS
-    from storage.database import apply_migrations, create_database_engine, sqlite_url
+    from storage.database import apply_migrations, create_database_engine
+
+    engine = create_database_engine(database_url(store, index))
+    apply_migrations(engine, MIGRATIONS)
+    return SqlIndex(engine)
+
+
+def open_queue(store: Store, index: str = "") -> JobQueue:
+    """Open the queue of jobs, which lies in the index's database, and bring its tables up to date.
+
+    Raises
+    ------
+    StoreUrlError, DatabaseError
+        As `open_index`.
+    """
+    from cli.job_kinds import all_kinds
+    from jobs.queue import open_queue as open_queue_at
+
+    return open_queue_at(database_url(store, index), all_kinds())
+
+
+def database_url(store: Store, index: str) -> str:
+    """URL of the database that holds index and queue; the folder of a file is made."""
+    from storage.database import sqlite_url
 
     if not index:
         path = local_path(store, INDEX_NAME)
@@ -56,12 +80,8 @@ def open_index(store: Store, index: str = "") -> SqlIndex:
             raise StoreUrlError(
                 f"{store.url} is no local folder, so the index needs a place of its own: give --index FILE or URL"
             )
-        index = sqlite_url(_with_folder(path))
-    elif "://" not in index:
-        index = sqlite_url(_with_folder(Path(index).absolute()))
-    engine = create_database_engine(index)
-    apply_migrations(engine, MIGRATIONS)
-    return SqlIndex(engine)
+        return sqlite_url(_with_folder(path))
+    return index if "://" in index else sqlite_url(_with_folder(Path(index).absolute()))
 
 
 def _with_folder(path: Path) -> Path:

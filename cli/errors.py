@@ -7,12 +7,16 @@
     |-- SettingError (ValueError)
     |-- NotImportedError
     |-- RegionsDisagreeError
+    |-- JobFailedError
+    |-- JobCancelledError
+    |-- WaitedTooLongError
     `-- CannotListenError
 """
 
 from __future__ import annotations
 
 from ingest.errors import ChunkCorruptError, IngestError
+from jobs.errors import JobError, KindUnavailableError
 from pacs.errors import IndexUnavailableError, InstanceNotFoundError, PackError, PacsError, PeerError
 from reconstruction.errors import BackendUnavailableError, ReconstructionError
 from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
@@ -35,6 +39,18 @@ class RegionsDisagreeError(CliError):
     """The demo's volume is not that of its specimen, or not the same by all ways of fetching it."""
 
 
+class JobFailedError(CliError):
+    """A job that was waited for failed."""
+
+
+class JobCancelledError(CliError):
+    """A job that was waited for was cancelled."""
+
+
+class WaitedTooLongError(CliError):
+    """A job that was waited for has not ended in the time given."""
+
+
 class CannotListenError(CliError):
     """An address to serve on is taken, or is not this machine's."""
 
@@ -44,6 +60,7 @@ BAD_INPUT = 3
 UNAVAILABLE = 4
 CORRUPT = 5
 FAILED = 6
+CANCELLED = 7
 #: EX_SOFTWARE of sysexits: a fault of the program itself.
 UNEXPECTED = 70
 INTERRUPTED = 130
@@ -54,6 +71,9 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotImportedError, BAD_INPUT),
     (RegionsDisagreeError, FAILED),
     (CannotListenError, UNAVAILABLE),
+    (JobFailedError, FAILED),
+    (JobCancelledError, CANCELLED),
+    (WaitedTooLongError, UNAVAILABLE),
     (ChunkCorruptError, CORRUPT),
     (BandCorruptError, CORRUPT),
     (ChecksumError, CORRUPT),
@@ -71,11 +91,14 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (ReconstructionError, BAD_INPUT),
     (SparkJobError, BAD_INPUT),
     (PacsError, BAD_INPUT),
+    (KindUnavailableError, UNAVAILABLE),
+    (JobError, BAD_INPUT),
 )
 
 EXIT_CODE_HELP = (
     "Exit codes: 0 done, 2 wrong usage or setting, 3 input that cannot be used, 4 something does not answer "
-    "(store, index, peer, Spark), 5 stored data damaged, 6 a task failed, 70 a fault of the program, 130 interrupted."
+    "(store, index, peer, Spark), 5 stored data damaged, 6 a task or job failed, 7 a job was cancelled, "
+    "70 a fault of the program, 130 interrupted."
 )
 
 

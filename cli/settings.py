@@ -24,7 +24,7 @@ _ENV_PREFIX = "CONEPACS_"
 _ENV_DELIMITER = "__"
 
 #: Every section and value that conepacs.toml may have; each program reads its own.
-SECTIONS = ("store", "index", "spark", "journal", "scp", "http", "log")
+SECTIONS = ("store", "index", "spark", "journal", "scp", "http", "log", "runner")
 
 
 def config_file() -> Path | None:

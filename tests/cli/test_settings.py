@@ -13,14 +13,16 @@ from cli.job_settings import JobSettings
 from cli.pacs_settings import PacsSettings
 from cli.serve_settings import ServeSettings
 from cli.settings import SECTIONS, StoreSettings, load
+from cli.work_settings import WorkSettings
 from pacs.scp import MoveDestination, ScpConfig
+from spark_jobs.runner_settings import RunnerSettings
 from spark_jobs.settings import SparkSettings
 from tests.support.command_line import conepacs
 from tests.support.peers import REPOSITORY
 from viewer_api.settings import HttpSettings
 
 LOCAL = REPOSITORY / "conf" / "local.toml"
-PROGRAMS = (StoreSettings, JobSettings, PacsSettings, ServeSettings)
+PROGRAMS = (StoreSettings, JobSettings, WorkSettings, PacsSettings, ServeSettings)
 
 
 def load_all():
@@ -38,7 +40,8 @@ def test_every_program_loads_the_sample_file_and_it_holds_the_defaults(program, 
 def test_the_sample_file_has_every_section():
     values = tomllib.loads(LOCAL.read_text(encoding="utf-8"))
     assert set(values) == set(SECTIONS)
-    for name, kind in {"spark": SparkSettings, "scp": ScpConfig, "http": HttpSettings}.items():
+    sections = {"spark": SparkSettings, "scp": ScpConfig, "http": HttpSettings, "runner": RunnerSettings}
+    for name, kind in sections.items():
         assert set(values[name]) <= {field.name for field in dataclasses.fields(kind)}
 
 
@@ -69,6 +72,8 @@ def test_the_environment_wins_over_the_file_and_an_option_over_both(working_fold
         ("[scp.move_destinations]\nV = { host = 'h' }", ["'scp.move_destinations.V.port' is wrong: field required"]),
         ("[http]\nprot = 80", ["conepacs.toml", "'http.prot' is unknown"]),
         ("[http]\nport = -1", ["conepacs.toml", "port is -1"]),
+        ("[runner]\njob = 2", ["conepacs.toml", "'runner.job' is unknown"]),
+        ("[runner]\njobs = 0", ["conepacs.toml", "'runner' is wrong: a runner works at least one job", "jobs = 0"]),
         ("[journal]\nfolders = ''", ["conepacs.toml", "'journal.folders' is unknown"]),
         ("[spark]\ntask_tries = 0", ["conepacs.toml", "must be at least 1"]),
         ("store = [", ["conepacs.toml is no TOML"]),
