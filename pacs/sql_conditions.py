@@ -10,7 +10,7 @@ from sqlalchemy import and_, exists, false, func, or_, select
 
 from pacs.attributes import LEVEL_OF
 from pacs.matching import canonical, canonical_range, is_multi_valued, is_universal, kind_of, name_groups
-from pacs.tables import instance, patient, series, study
+from pacs.tables import instance, patient, series, storable, study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,8 @@ def condition(keyword: str, match: Match, level: Level, *, glob: bool) -> Column
         return None
     attributes = LEVEL_TABLES[LEVEL_OF[keyword]].c.attributes
     stored = func.coalesce(attributes["~" + keyword].as_string(), attributes[keyword].as_string())
-    return _compare(keyword, stored, match, glob=glob)
+    # Elsewhere byte by byte, as the key columns are.
+    return _compare(keyword, stored if glob else stored.collate("C"), match, glob=glob)
 
 
 def is_selective(keyword: str, match: Match) -> bool:
@@ -76,13 +77,14 @@ def is_selective(keyword: str, match: Match) -> bool:
 def _compare(keyword: str, stored: ColumnElement[Any], match: Match, *, glob: bool) -> ColumnElement[bool]:
     """A stored value in comparable form against one match."""
     if match.range is not None:
-        low, high = canonical_range(keyword, *match.range)
+        low, high = (storable(end) for end in canonical_range(keyword, *match.range))
         ends = [stored != "", *([stored >= low] if low else []), *([stored <= high] if high else [])]
         return and_(*ends)
     is_name = kind_of(keyword) == "name"
     wanted = [canonical(keyword, one) for one in match.exact] or [
         canonical(keyword, one) if is_name else one for one in match.wildcard.split("\\")
     ]
+    wanted = [storable(one) for one in wanted]
     if is_multi_valued(keyword):
         return or_(*(_like("\\" + stored + "\\", f"*\\{one}\\*", bool(match.wildcard), glob=glob) for one in wanted))
     if match.exact:
@@ -94,7 +96,7 @@ def _patient_name(match: Match, *, glob: bool) -> ColumnElement[bool]:
     """A patient's name: group by group if the key has groups, otherwise any group (PS3.5 6.2.1.1)."""
     choices: list[ColumnElement[bool]] = []
     for name in match.exact or tuple(match.wildcard.split("\\")):
-        groups = name_groups(name)
+        groups = [storable(group) for group in name_groups(name)]
         if "=" not in name:
             choices += [_one_name(column, groups[0], glob=glob) for column in _NAME_COLUMNS]
             continue
@@ -118,9 +120,10 @@ def _like(stored: ColumnElement[Any], pattern: str, wild: bool, *, glob: bool) -
         if not wild:
             escaped = "*" + escaped.replace("*", "[*]").replace("?", "[?]") + "*"
         found = stored.op("GLOB", is_comparison=True)(escaped)
-        prefix = re.split(r"[*?]", body, maxsplit=1)[0] if wild else ""
-        # SQLite narrows by an index only when it sees the prefix as a range: the pattern itself is a parameter.
-        return and_(stored >= prefix, stored < prefix + chr(0x10FFFF), found) if prefix else found
-    escaped = body.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    escaped = escaped.replace("*", "%").replace("?", "_") if wild else f"%{escaped}%"
-    return stored.like(escaped, escape="!")
+    else:
+        escaped = body.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        escaped = escaped.replace("*", "%").replace("?", "_") if wild else f"%{escaped}%"
+        found = stored.like(escaped, escape="!")
+    prefix = re.split(r"[*?]", body, maxsplit=1)[0] if wild else ""
+    # An SQL index serves a prefix only when it is seen as a range: the pattern itself is a parameter.
+    return and_(stored >= prefix, stored < prefix + chr(0x10FFFF), found) if prefix else found

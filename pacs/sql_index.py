@@ -15,7 +15,7 @@ from pacs.index import InstanceRecord, Location
 from pacs.query import COMPUTED_LEVEL
 from pacs.sql_conditions import KEY_COLUMNS, LEVEL_TABLES, condition, is_selective
 from pacs.sql_register import CHUNK_RECORDS, Registration
-from pacs.tables import event, instance, instance_version, patient, series, study
+from pacs.tables import event, instance, instance_version, patient, series, storable, study
 from storage.database import read_transaction, write_transaction
 from storage.errors import DatabaseError
 
@@ -62,7 +62,7 @@ class SqlIndex:
             If the database is full, locked for too long, or does not answer: nothing was added then.
         """
         remaining = iter(records)
-        with self._transaction(write_transaction) as connection:
+        with self._transaction(_write) as connection:
             registration = Registration(connection, source)
             while chunk := list(islice(remaining, CHUNK_RECORDS)):
                 registration.add(chunk)
@@ -100,9 +100,9 @@ class SqlIndex:
             If the database does not answer.
         """
         keys = {
-            study.c.study_uid: list(dict.fromkeys(study_uids)),
-            series.c.series_uid: list(dict.fromkeys(series_uids)),
-            instance.c.sop_instance_uid: list(dict.fromkeys(sop_instance_uids)),
+            study.c.study_uid: _storable(study_uids),
+            series.c.series_uid: _storable(series_uids),
+            instance.c.sop_instance_uid: _storable(sop_instance_uids),
         }
         if patient_id is None and not any(keys.values()):
             raise InvalidQueryError("Instances were asked for without any key.")
@@ -116,7 +116,7 @@ class SqlIndex:
                     if values:
                         statement = statement.where(column.in_(values))
                 if patient_id is not None:
-                    statement = statement.where(patient.c.patient_id == patient_id)
+                    statement = statement.where(patient.c.patient_id == storable(patient_id))
                 rows += connection.execute(statement).all()
         rows.sort(key=_by_series_number_uid)
         return [_record(row) for row in rows]
@@ -133,7 +133,7 @@ class SqlIndex:
         statement = (
             select(instance_version, instance.c.sop_instance_uid)
             .join(instance)
-            .where(instance.c.sop_instance_uid == sop_instance_uid)
+            .where(instance.c.sop_instance_uid == storable(sop_instance_uid))
             .order_by(instance_version.c.version)
         )
         with self._transaction(read_transaction) as connection:
@@ -222,6 +222,11 @@ class SqlIndex:
             # What a database says of a double key quotes it, and the key may be a patient's.
             reason = "a key came twice" if isinstance(error, exc.IntegrityError) else str(error)
             raise IndexUnavailableError(f"The index does not answer: {reason}.") from error
+
+
+def _write(engine: Engine) -> AbstractContextManager[Connection]:
+    """One writer at a time: what it found missing nobody else adds, and ids follow the order of the commits."""
+    return write_transaction(engine, only_writer_of="pacs")
 
 
 def _answer(row: Row[Any], query: Query) -> dict[str, str]:
@@ -314,6 +319,11 @@ def _record(row: Row[Any]) -> InstanceRecord:
 def _location(row: Row[Any]) -> Location:
     """Where the bytes of a row lie."""
     return Location(**{name: row._mapping[name] for name in _BYTES})
+
+
+def _storable(uids: Iterable[str]) -> list[str]:
+    """UIDs that were asked for, each once."""
+    return list(dict.fromkeys(map(storable, uids)))
 
 
 def _chunks(values: list[Any]) -> list[list[Any]]:

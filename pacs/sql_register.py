@@ -8,6 +8,7 @@ are those of the first instance that named them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from sqlalchemy import func, insert, select
 
 from pacs.attributes import INDEXED_KEYWORDS
 from pacs.matching import canonical, name_groups
-from pacs.tables import event, instance, instance_version, patient, series, study
+from pacs.tables import event, instance, instance_version, patient, series, storable, study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Instances looked up and inserted together.
 CHUNK_RECORDS = 500
+#: Longest value [characters] that an SQL index holds whole; PostgreSQL's holds 2704 bytes.  DICOM allows 64 a group.
+MAX_KEY_CHARACTERS = 500
 
 
 @dataclass(slots=True)
@@ -81,8 +84,8 @@ class Registration:
             "version": number,
             "study_uid": record.study_uid,
             "series_uid": record.series_uid,
-            "patient_id": record.patient_id,
-            "attributes": dict(record.attributes),
+            "patient_id": _key(record.patient_id),
+            "attributes": {keyword: storable(value) for keyword, value in record.attributes.items()},
             **self._bytes_row(record),
         }
         self.connection.execute(insert(instance_version), [row])
@@ -140,7 +143,7 @@ class Registration:
         elsewhere = self._scalar(select(series.c.id).where(series.c.series_uid == record.series_uid).limit(1))
         if elsewhere is not None:
             self._note("series-of-two-studies", record.series_uid, {"study_uid": record.study_uid})
-        modality = canonical("Modality", record.attributes.get("Modality", ""))
+        modality = _key(canonical("Modality", record.attributes.get("Modality", "")))
         return self._insert_one(
             series,
             study=study_id,
@@ -156,7 +159,7 @@ class Registration:
         ).one_or_none()
         if row is not None:
             if row.identity != identity:
-                self._note("study-of-two-patients", record.study_uid, {"patient": identity})
+                self._note("study-of-two-patients", record.study_uid, {"patient": identity[:300]})
             return int(row.id)
         attributes = _stored(record, "STUDY")
         patient_id = self._scalar(select(patient.c.id).where(patient.c.identity == identity))
@@ -164,9 +167,9 @@ class Registration:
             study,
             patient=patient_id if patient_id is not None else self._new_patient(record, identity),
             study_uid=record.study_uid,
-            study_date=_comparable(attributes, "StudyDate"),
-            accession_number=_comparable(attributes, "AccessionNumber"),
-            study_id=_comparable(attributes, "StudyID"),
+            study_date=_key(_comparable(attributes, "StudyDate")),
+            accession_number=_key(_comparable(attributes, "AccessionNumber")),
+            study_id=_key(_comparable(attributes, "StudyID")),
             attributes=attributes,
         )
 
@@ -177,11 +180,11 @@ class Registration:
         return self._insert_one(
             patient,
             identity=identity,
-            patient_id=record.patient_id,
-            name_alphabetic=alphabetic,
-            name_ideographic=ideographic,
-            name_phonetic=phonetic,
-            birth_date=_comparable(attributes, "PatientBirthDate"),
+            patient_id=_key(record.patient_id),
+            name_alphabetic=_key(alphabetic),
+            name_ideographic=_key(ideographic),
+            name_phonetic=_key(phonetic),
+            birth_date=_key(_comparable(attributes, "PatientBirthDate")),
             attributes=attributes,
         )
 
@@ -204,8 +207,21 @@ class Registration:
         return int(self.connection.execute(statement).scalar_one())
 
 
+def _key(text: str) -> str:
+    """A value as its SQL index holds it: one that is far too long is found by its beginning only."""
+    return storable(text[:MAX_KEY_CHARACTERS])
+
+
 def _identity(record: InstanceRecord) -> str:
     """What makes two records the same patient."""
+    identity = _whole_identity(record)
+    if len(identity) > MAX_KEY_CHARACTERS:
+        return f"{_key(identity)}\\{hashlib.sha256(identity.encode()).hexdigest()}"
+    return storable(identity)
+
+
+def _whole_identity(record: InstanceRecord) -> str:
+    """PatientID, or name and birth date after backslashes where there is none."""
     if record.patient_id:
         return record.patient_id
     name, birth = record.attributes.get("PatientName", ""), record.attributes.get("PatientBirthDate", "")
@@ -216,7 +232,7 @@ def _stored(record: InstanceRecord, level: Level) -> dict[str, str]:
     """A level's attributes as they are answered, with comparable forms where these differ."""
     stored: dict[str, str] = {}
     for keyword in INDEXED_KEYWORDS[level]:
-        value = record.attributes.get(keyword, "")
+        value = storable(record.attributes.get(keyword, ""))
         if not value:
             continue
         stored[keyword] = value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every index does: run on the fake and on SQLite."""
+"""What every index does: run on the fake, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ import pytest
 from pacs.errors import InvalidQueryError
 from pacs.index import Match, Query
 from tests.support.fake_index import FakeIndex
-from tests.support.index_engine import sqlite_index
+from tests.support.index_engine import sql_index, sqlite_index
+from tests.support.postgres import empty_tables, new_database
 from tests.support.records import make_record
 
 
-@pytest.fixture(params=["fake", "sqlite"])
+@pytest.fixture(scope="module")
+def postgresql_database(postgresql_url):
+    with new_database(postgresql_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def index(request, tmp_path):
     if request.param == "fake":
         yield FakeIndex()
+    elif request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_database")
+        empty_tables(url)
+        with sql_index(url) as made:
+            yield made
     else:
         with sqlite_index(tmp_path / "index.sqlite") as made:
             yield made

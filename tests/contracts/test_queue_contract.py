@@ -10,13 +10,23 @@ import pytest
 from jobs.errors import JobParameterError, JobStateError, LeaseLostError, UnknownJobError, UnknownKindError
 from jobs.queue import MAX_RESULT_BYTES, open_queue
 from jobs.records import NewJob, Progress, Resources
-from tests.support.queues import KINDS, MANY, START, SetClock, claimed, database_url, timed_queue, work
+from tests.support.postgres import empty_tables, new_database
+from tests.support.queues import KINDS, MANY, START, SetClock, claimed, timed_queue, work
+
+
+@pytest.fixture(scope="module")
+def postgresql_database(postgresql_url):
+    with new_database(postgresql_url) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def url(request, tmp_path):
-    with database_url(request.param, request, tmp_path) as made:
-        yield made
+    if request.param == "sqlite":
+        return str(tmp_path / "queue.sqlite")
+    url = request.getfixturevalue("postgresql_database")
+    empty_tables(url)
+    return url
 
 
 @pytest.fixture

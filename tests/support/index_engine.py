@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An SqlIndex on a fresh SQLite file."""
+"""An SqlIndex on a fresh database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 @contextmanager
 def sqlite_index(path: Path) -> Iterator[SqlIndex]:
     """An index in a file of its own, closed afterwards."""
-    engine = create_database_engine(str(path))
+    with sql_index(str(path)) as index:
+        yield index
+
+
+@contextmanager
+def sql_index(url: str) -> Iterator[SqlIndex]:
+    """An index in a database, closed afterwards."""
+    engine = create_database_engine(url)
     apply_migrations(engine, MIGRATIONS)
     try:
         yield SqlIndex(engine)

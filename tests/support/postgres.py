@@ -77,13 +77,28 @@ def postgresql_server() -> Iterator[str]:
 
 @contextmanager
 def new_database(server_url: str) -> Iterator[str]:
-    """URL of an empty database on that server, dropped in the end with whatever is still connected to it."""
+    """URL of an empty database, dropped in the end with what is still connected to it.
+
+    It is a schema of its own, the only one that its connections see: a whole database takes ten times as long.
+    """
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _run_sql(server_url, f"CREATE DATABASE {name}")
+    _run_sql(server_url, f"CREATE SCHEMA {name}")
     try:
-        yield server_url.replace("/postgres?", f"/{name}?")
+        yield f"{server_url}&options=-csearch_path%3D{name}&application_name={name}"
     finally:
-        _run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        others = "pid <> pg_backend_pid() AND application_name"
+        _run_sql(server_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others} = '{name}'")
+        _run_sql(server_url, f"DROP SCHEMA {name} CASCADE")
+
+
+def empty_tables(url: str) -> None:
+    """Delete all rows of a test's database; numbers start at 1 again.  Quicker than a new one with its migrations."""
+    _run_sql(
+        url,
+        "DO $$ BEGIN EXECUTE (SELECT coalesce('TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || "
+        "' RESTART IDENTITY', 'SELECT 1') FROM pg_tables "
+        "WHERE schemaname = current_schema() AND tablename <> 'schema_migration'); END $$",
+    )
 
 
 def _program_folder() -> Path | None:
