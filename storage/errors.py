@@ -9,10 +9,13 @@
     |-- MissingFileError
     |-- FileExistsInStoreError
     |-- StoreUnavailableError
+    |   |-- TransferDamagedError
     |   |-- StoreFullError
     |   `-- StoreAccessError
     |-- PublishError
     |-- ChecksumError
+    |-- BackupError
+    |   `-- RestoreRefusedError
     `-- DatabaseError
 """
 
@@ -41,6 +44,10 @@ class StoreUnavailableError(StorageError):
     """The store does not answer, is full, or refuses the access."""
 
 
+class TransferDamagedError(StoreUnavailableError):
+    """What arrived in the store is not what was sent; it has to be sent again."""
+
+
 class StoreFullError(StoreUnavailableError):
     """There is no space left; trying again does not help."""
 
@@ -55,6 +62,14 @@ class PublishError(StorageError):
 
 class ChecksumError(StorageError):
     """Bytes read back do not have the digest that was recorded for them."""
+
+
+class BackupError(StorageError):
+    """There is no such backup, or it is of a newer version."""
+
+
+class RestoreRefusedError(BackupError):
+    """What a backup would be restored into is not empty."""
 
 
 class DatabaseError(StorageError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One small interface over local disk, memory and HDFS, chosen by URL."""
+"""One small interface over local disk, memory, HDFS and S3, chosen by URL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 from storage.errors import StoreUrlError
+from storage.retrying import FIRST_CONTACT_S, RetryingStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+Result = TypeVar("Result")
 
 #: Scheme of a URL -> (import path of the function that opens it, package that it needs).
 ADAPTERS = MappingProxyType(
@@ -25,8 +28,11 @@ ADAPTERS = MappingProxyType(
         "hdfs": ("storage.hdfs_store:open_hdfs_store", "hdfs-native"),
         "webhdfs": ("storage.webhdfs_store:open_webhdfs_store", "hdfs"),
         "swebhdfs": ("storage.webhdfs_store:open_webhdfs_store", "hdfs"),
+        "s3": ("storage.s3_store:open_s3_store", "s3fs"),
     }
 )
+#: Those that a network lies before: their reads are tried again for a while.
+_REMOTE = frozenset({"hdfs", "webhdfs", "swebhdfs", "s3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +47,14 @@ class FileInfo:
 class Store(Protocol):
     """A tree of files under one URL.  Paths are relative, with forward slashes, never with ``..``.
 
-    `open_write` makes missing folders; when its handle is closed without an error the bytes are durable
-    (fsync on local disk).  `rename` is atomic and makes the target's folder; without ``overwrite`` it raises
-    FileExistsInStoreError if ``target`` exists.  A missing path raises MissingFileError, a path that no store
-    would take StorePathError; other failures StoreUnavailableError (StoreFullError, StoreAccessError).  Several
-    threads may read through one store; a handle belongs to one thread.  A store is not pickled: a worker opens
-    its own by ``url``.
+    `open_write` makes missing folders; when its handle is closed without an error the bytes are durable (fsync on
+    local disk) and those that were written: over a network a checksum says so.  `rename` is atomic and makes the
+    target's folder; without ``overwrite`` it raises FileExistsInStoreError if ``target`` exists.  (On S3, which has no
+    rename, it is a copy and a deletion, and of several renames at once to one new name the last one wins; there
+    `storage.publish` goes by `DirectStore`.)  A missing path raises MissingFileError, a path that no store would take
+    StorePathError; other failures StoreUnavailableError (StoreFullError, StoreAccessError).  `read_range` may answer
+    from a file as it was up to a minute ago, if somebody else replaced it since.  Several threads may use one store; a
+    handle belongs to one thread.  A store is not pickled: a worker opens its own by ``url``.
     """
 
     url: str
@@ -79,10 +87,23 @@ class Store(Protocol):
         """Delete a file or folder; a missing one is not an error."""
 
 
-def open_store(url: str | os.PathLike[str]) -> Store:
-    """Open the store at a URL (``file:``, ``memory:``, ``hdfs:``, ``webhdfs:``, ``swebhdfs:``) or a plain path.
+@runtime_checkable
+class DirectStore(Store, Protocol):
+    """A store that makes whole files under their final names by itself, and needs no rename to publish them."""
 
-    Nothing is contacted or created yet.
+    def write_whole(self, path: str, produce: Callable[[BinaryIO], Result], *, overwrite: bool) -> Result:
+        """Write what `produce` writes to its handle to a file that appears whole, or not at all if anything fails.
+
+        Without `overwrite` it raises FileExistsInStoreError if the file exists; of several writers one wins.
+        """
+
+
+def open_store(url: str | os.PathLike[str], *, first_contact_s: float = FIRST_CONTACT_S) -> Store:
+    """Open the store at a URL (``file:``, ``memory:``, ``hdfs:``, ``webhdfs:``, ``swebhdfs:``, ``s3:``) or a path.
+
+    Nothing is contacted or created yet.  Reads of a remote store are tried again while it does not answer: for 90 s
+    once it has answered, before that for `first_contact_s` [s] only.  A worker, whose driver knows that the store is
+    there, gives `storage.retrying.PATIENCE_S`.
 
     Raises
     ------
@@ -105,7 +126,8 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     except ImportError as error:
         raise StoreUrlError(f"{text}: a store of scheme '{scheme}' needs the package {package}, not found") from error
     opener: Callable[[str], Store] = getattr(module, function_name)
-    return opener(text)
+    store = opener(text)
+    return RetryingStore(store, first_contact_s=first_contact_s) if scheme in _REMOTE else store
 
 
 def local_path(store: Store, path: str) -> Path | None:

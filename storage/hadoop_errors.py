@@ -18,6 +18,8 @@ from storage.errors import (
 _FULL = re.compile(r"No space left|DSQuotaExceeded|NSQuotaExceeded|DiskOutOfSpace|DiskSpace quota")
 _ACCESS = re.compile(r"AccessControlException|Permission denied|Authentication failure|SecurityException")
 _MISSING = re.compile(r"FileNotFoundException|does not exist|ParentNotDirectoryException|Path is not a file")
+# The NameNode gave the file that is written up: its writer was away too long, or somebody deleted it.
+_LOST_LEASE = re.compile(r"LeaseExpiredException|does not have any open files|Holder .* does not have")
 _EXISTS = re.compile(r"FileAlreadyExistsException|already exists")
 
 
@@ -35,6 +37,8 @@ def hadoop_error(where: str, message: str) -> StorageError:
         return StorageError(f"{where}: the folder is not empty")
     if "InvalidPathException" in message:
         return StorePathError(f"{where}: HDFS does not allow this name")
+    if _LOST_LEASE.search(message):
+        return StoreUnavailableError(f"{where}: the file that was being written is gone ({reason})")
     if _EXISTS.search(message):
         return FileExistsInStoreError(f"{where}: exists already")
     if _MISSING.search(message):

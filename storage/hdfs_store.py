@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Store on HDFS by its own protocol (the `hdfs-native` package: no JVM); the quick way for ranged reads.
 
-The user is HADOOP_USER_NAME, else the user of the process.  With HADOOP_CONF_DIR set its files rule; without it an
-unreachable NameNode is given up after some seconds.
+The user is HADOOP_USER_NAME, else the user of the process.  With HADOOP_CONF_DIR set its files rule (name services,
+Kerberos); without it an unreachable NameNode is given up after some seconds.
 """
 
 from __future__ import annotations
 
 import io
-import os
-from contextlib import contextmanager
+import threading
+import time
+from collections import OrderedDict
+from contextlib import contextmanager, suppress
+from ctypes.util import find_library
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -17,6 +20,7 @@ import hdfs_native
 
 from storage.errors import MissingFileError, StorageError, StoreUnavailableError, StoreUrlError
 from storage.filesystem import FileInfo
+from storage.hadoop_conf import configured_folder, read_hadoop_conf, wants_kerberos
 from storage.hadoop_errors import hadoop_error
 from storage.paths import clean_path, join, parent_of, root_of
 from storage.ranged_reader import RangedReader, require_range
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
 
 #: hdfs-native writes quickest in pieces of this size [B] (measured).
 WRITE_PIECE_BYTES = 512 << 10
+#: Files whose blocks are remembered, and for how long [s]; a pack is written once, but a manifest may be replaced.
+MAX_READERS = 256
+READER_AGE_S = 60.0
+_GSSAPI = "gssapi_krb5"
 # Its default of 15 tries takes three minutes to say that nobody listens; three take about six seconds.
 _QUICK_REFUSAL = {"dfs.client.failover.max.attempts": "3"}
 
@@ -39,24 +47,36 @@ class HdfsStore:
         self.url = url
         self._client = client
         self._root = root
+        self._readers = _ReaderCache()
 
     def open_read(self, path: str) -> BinaryIO:
         """Open a file for reading; large reads are one request each."""
         reader = self._reader(path)
-        name = self._name(path)
+        name, size = self._name(path), len(reader)
 
         def fetch(offset: int, length: int) -> bytes:
-            with _translated(name):
-                return reader.read_range(offset, length)
+            nonlocal reader
+            try:
+                return _read_range(reader, name, offset, length)
+            except StoreUnavailableError:
+                with suppress(StorageError):  # for the next try: where its blocks lie by now
+                    reader = self._reader(path)
+                raise
 
-        return cast("BinaryIO", RangedReader(fetch, len(reader), name))
+        return cast("BinaryIO", RangedReader(fetch, size, name))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """Read exactly `length` bytes from `offset`."""
+        """Read exactly `length` bytes from `offset`; where the file's blocks lie is remembered for a minute."""
+        kept, name = self._readers.find(path), self._name(path)
+        if kept is not None:
+            try:
+                return _read_range(kept, name, offset, length)
+            except StorageError:  # it may be another file by now, or its blocks lie elsewhere
+                self._readers.forget(path)
         reader = self._reader(path)
-        require_range(self._name(path), offset, length, len(reader))
-        with _translated(self._name(path)):
-            return reader.read_range(offset, length)
+        content = _read_range(reader, name, offset, length)
+        self._readers.keep(path, reader)
+        return content
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""
@@ -70,6 +90,7 @@ class HdfsStore:
         with _translated(name):
             options = hdfs_native.WriteOptions(overwrite=True, create_parent=True)
             sink = _HdfsSink(self._client.create(full, options), name)
+        self._readers.forget(path)
         return cast("BinaryIO", io.BufferedWriter(sink, WRITE_PIECE_BYTES))
 
     def info(self, path: str) -> FileInfo:
@@ -107,12 +128,19 @@ class HdfsStore:
         with _translated(f"{self._name(source)} to {self._name(target)}"):
             if parent_of(old) != parent_of(new):
                 self._client.mkdirs(parent_of(new) or "/", 0o755, True)
-            self._client.rename(old, new, overwrite)
+            try:
+                self._client.rename(old, new, overwrite)
+            finally:
+                self._readers.forget(source)
+                self._readers.forget(target)
 
     def delete(self, path: str, *, recursive: bool = False) -> None:
         """Delete a file or folder; a missing one is not an error."""
         with _translated(self._name(path)):
-            self._client.delete(self._full(clean_path(path)), recursive)
+            try:
+                self._client.delete(self._full(clean_path(path)), recursive)
+            finally:
+                self._readers.forget(path)
 
     def _reader(self, path: str) -> hdfs_native.FileReader:
         with _translated(self._name(path)):
@@ -124,6 +152,37 @@ class HdfsStore:
 
     def _name(self, path: str) -> str:
         return f"{self.url}/{path}" if path else self.url
+
+
+class _ReaderCache:
+    """Readers of files read last: each knows where its file's blocks lie, so that the NameNode need not be asked."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, hdfs_native.FileReader]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, path: str) -> hdfs_native.FileReader | None:
+        """The reader of a file, if it was opened within the last minute."""
+        with self._lock:
+            opened_s, reader = self._kept.get(path, (-READER_AGE_S, None))
+            if reader is None or time.monotonic() - opened_s > READER_AGE_S:
+                return None
+            self._kept.move_to_end(path)
+            return reader
+
+    def keep(self, path: str, reader: hdfs_native.FileReader) -> None:
+        """Keep a reader; the one that was not used for longest goes."""
+        with self._lock:
+            self._kept[path] = time.monotonic(), reader
+            self._kept.move_to_end(path)
+            if len(self._kept) > MAX_READERS:
+                self._kept.popitem(last=False)
+
+    def forget(self, path: str) -> None:
+        """Drop the readers of a file, and of those in it if it is a folder."""
+        with self._lock:
+            for name in [name for name in self._kept if name == path or name.startswith(f"{path}/")]:
+                del self._kept[name]
 
 
 class _HdfsSink(io.RawIOBase):
@@ -163,19 +222,32 @@ class _HdfsSink(io.RawIOBase):
             raise StoreUnavailableError(f"{self._name}: an earlier write to it failed")
 
 
+def _read_range(reader: hdfs_native.FileReader, name: str, offset: int, length: int) -> bytes:
+    """Read exactly `length` bytes."""
+    require_range(name, offset, length, len(reader))
+    with _translated(name):
+        return reader.read_range(offset, length)
+
+
 def open_hdfs_store(url: str) -> HdfsStore:
     """Open ``hdfs://host:port/folder`` (or ``hdfs://nameservice/folder`` with HADOOP_CONF_DIR set).
 
     Raises
     ------
     StoreUrlError
-        If the URL names no host.
+        If the URL names no host, or Kerberos is asked for and its library is missing.
     """
     parts = urlsplit(url)
     if not parts.netloc or parts.query or parts.fragment:
         raise StoreUrlError(f"{url}: expected hdfs://host:port/path")
     root = root_of(parts.path)
-    config = None if os.environ.get("HADOOP_CONF_DIR") else _QUICK_REFUSAL
+    folder = configured_folder()
+    if wants_kerberos(read_hadoop_conf(folder)) and find_library(_GSSAPI) is None:
+        raise StoreUrlError(
+            f"{url}: {folder} asks for Kerberos, which needs the library lib{_GSSAPI}, not found "
+            "(Debian and Ubuntu: the package libgssapi-krb5-2)"
+        )
+    config = None if folder else _QUICK_REFUSAL
     try:
         client = hdfs_native.Client(f"hdfs://{parts.netloc}", config)
     except (OSError, RuntimeError, ValueError) as error:

@@ -22,7 +22,9 @@ from storage.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from storage.filesystem import DirectStore
 from storage.paths import clean_path, join, parent_of
+from storage.retrying import PATIENCE_S, RetryingStore, RetryPolicy, keep_trying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 PublishKind = Literal["replace", "write_once"]
 
-LONGEST_PAUSE_S = 4.0
+LEAST_TRIES = 3
 # `.NAME.<start in seconds, hex>-<random>.tmp`: the name tells its age, whatever the store keeps of times.
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]+)-[0-9a-f]{16}\.tmp")
 
@@ -45,10 +47,11 @@ def publish(
     produce: Callable[[BinaryIO], Result],
     *,
     kind: PublishKind,
-    tries: int = 6,
-    first_pause_s: float = 0.5,
+    patience_s: float = PATIENCE_S,
 ) -> Result:
     """Write a file under a temporary name in the same folder, then rename it to `path`.
+
+    A store that makes whole files by itself (`DirectStore`: S3) is left to do so.
 
     Parameters
     ----------
@@ -61,10 +64,9 @@ def publish(
         to start anew.
     kind
         ``"replace"`` or ``"write_once"``.
-    tries
-        How often at most; writes fail for some seconds after a DataNode died.
-    first_pause_s
-        Pause before the second try [s]; it doubles up to 4 s.
+    patience_s
+        How long the store may fail [s], counted from the first failure; writes fail for some seconds after a DataNode
+        died, and half a minute while a NameNode starts again.  There are three tries at least, however long each takes.
 
     Returns
     -------
@@ -78,28 +80,36 @@ def publish(
     StoreFullError, StoreAccessError
         At once: trying again does not help.
     PublishError
-        If the store stayed unavailable for all tries.
+        If the store went on failing.
 
     Whatever happens, no half-written file is left under `path`; what `produce` raises itself is passed on.
     """
     clean_path(path)
-    if tries < 1:
-        raise ValueError(f"tries must be at least 1, got {tries}")
-    if kind == "write_once" and store.exists(path):
-        raise FileExistsInStoreError(f"{store.url}/{path}: exists already and is written once")
-    last: StoreUnavailableError | None = None
-    for number in range(tries):
-        if last is not None:
-            pause_s = min(LONGEST_PAUSE_S, first_pause_s * 2.0 ** (number - 1))
-            _log.warning("%s: try %d of %d failed (%s); again in %.1f s", path, number, tries, last, pause_s)
-            time.sleep(pause_s)
-        try:
-            return _publish_once(store, path, produce, kind)
-        except (StoreFullError, StoreAccessError):
-            raise
-        except StoreUnavailableError as error:
-            last = error
-    raise PublishError(f"{store.url}/{path}: could not be written in {tries} tries; last: {last}") from last
+    policy = RetryPolicy(patience_s, least_tries=LEAST_TRIES)
+    bare = store.bare if isinstance(store, RetryingStore) else store  # one patience, not one within another
+    tries, started_s, leftovers = 0, time.monotonic(), list[str]()
+
+    def attempt() -> Result:
+        nonlocal tries
+        tries += 1
+        if kind == "write_once" and bare.exists(path):
+            raise FileExistsInStoreError(f"{store.url}/{path}: exists already and is written once")
+        if isinstance(bare, DirectStore):
+            return bare.write_whole(path, produce, overwrite=kind == "replace")
+        return _publish_once(bare, path, produce, kind, policy, leftovers)
+
+    try:
+        return keep_trying(attempt, path, policy)
+    except (StoreFullError, StoreAccessError):
+        raise
+    except StoreUnavailableError as error:
+        spent_s = time.monotonic() - started_s
+        raise PublishError(
+            f"{store.url}/{path}: could not be written in {tries} tries within {spent_s:.0f} s; last: {error}"
+        ) from error
+    finally:
+        for temporary in leftovers:
+            _delete_quietly(bare, temporary)
 
 
 def publish_bytes(store: Store, path: str, data: bytes, *, kind: PublishKind) -> None:
@@ -128,8 +138,15 @@ def sweep_temporaries(store: Store, folder: str, older_than_s: float, *, dry_run
     return deleted
 
 
-def _publish_once(store: Store, path: str, produce: Callable[[BinaryIO], Result], kind: PublishKind) -> Result:
-    """One try; the temporary file is gone afterwards, come what may."""
+def _publish_once(
+    store: Store,
+    path: str,
+    produce: Callable[[BinaryIO], Result],
+    kind: PublishKind,
+    policy: RetryPolicy,
+    leftovers: list[str],
+) -> Result:
+    """One try; a temporary file that cannot be deleted now is added to `leftovers`."""
     folder, name = parent_of(path), path.rpartition("/")[2]
     temporary = join(folder, f".{name}.{int(time.time()):x}-{secrets.token_hex(8)}.tmp")
     try:
@@ -140,18 +157,31 @@ def _publish_once(store: Store, path: str, produce: Callable[[BinaryIO], Result]
             _close_quietly(handle)
             raise
         handle.close()
-        _rename(store, temporary, path, kind)
+        _rename_patiently(store, temporary, path, kind, policy)
     except BaseException:
-        _delete_quietly(store, temporary)
+        if not _delete_quietly(store, temporary):
+            leftovers.append(temporary)
         raise
     return result
+
+
+def _rename_patiently(store: Store, temporary: str, path: str, kind: PublishKind, policy: RetryPolicy) -> None:
+    """Try to rename again and again by itself: the bytes, which may be many, are safe in the store by now."""
+    try:
+        keep_trying(lambda: _rename(store, temporary, path, kind), path, policy)
+    except (StoreFullError, StoreAccessError):
+        raise
+    except StoreUnavailableError as error:
+        raise PublishError(
+            f"{store.url}/{path}: is written, but could not be renamed within {policy.patience_s:.0f} s; last: {error}"
+        ) from error
 
 
 def _rename(store: Store, temporary: str, path: str, kind: PublishKind) -> None:
     """Rename; when the answer got lost on its way, look whether it was done."""
     try:
         store.rename(temporary, path, overwrite=kind == "replace")
-    except (StoreUnavailableError, MissingFileError):
+    except (StoreUnavailableError, MissingFileError, FileExistsInStoreError):
         # Only this rename takes the temporary file away; if it is gone and the target is there, it took place.
         if store.exists(temporary) or not store.exists(path):
             raise
@@ -165,9 +195,11 @@ def _close_quietly(handle: BinaryIO) -> None:
         _log.debug("closing a file that is given up: %s", error)
 
 
-def _delete_quietly(store: Store, temporary: str) -> None:
-    """Delete a temporary file; if the store cannot, `sweep_temporaries` will."""
+def _delete_quietly(store: Store, temporary: str) -> bool:
+    """Delete a temporary file and say whether it is gone; if the store cannot, `sweep_temporaries` will."""
     try:
         store.delete(temporary)
     except StorageError as error:
-        _log.warning("%s: the temporary file stays until the next sweep (%s)", temporary, error)
+        _log.warning("%s: the temporary file cannot be deleted now (%s)", temporary, error)
+        return False
+    return True

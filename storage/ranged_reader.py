@@ -28,7 +28,8 @@ class RangedReader(io.BufferedIOBase):
     Parameters
     ----------
     fetch
-        ``fetch(offset, length)`` returns exactly `length` bytes; it is never asked beyond `size`.
+        ``fetch(offset, length)`` returns exactly `length` bytes; it is never asked beyond `size`.  It is an attribute,
+        so that `storage.retrying` can have it tried again.
     size
         Size of the file [B].
     name
@@ -36,7 +37,7 @@ class RangedReader(io.BufferedIOBase):
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, name: str) -> None:
-        self._fetch = fetch
+        self.fetch = fetch
         self._size = size
         self.name = name
         self._position = 0
@@ -82,7 +83,7 @@ class RangedReader(io.BufferedIOBase):
         start = self._position - self._buffer_start
         if not 0 <= start <= len(self._buffer) - length:
             if length >= MOST_READ_BYTES or length >= self._next_ahead():
-                data = self._fetch(self._position, length)
+                data = self.fetch(self._position, length)
                 self._position += length
                 return data
             self._fill(length)
@@ -119,7 +120,7 @@ class RangedReader(io.BufferedIOBase):
     def _fill(self, length: int) -> None:
         self._ahead = self._next_ahead()
         wanted = min(max(length, self._ahead), self._size - self._position)
-        self._buffer = self._fetch(self._position, wanted)
+        self._buffer = self.fetch(self._position, wanted)
         self._buffer_start = self._position
 
     def _require_open(self) -> None:

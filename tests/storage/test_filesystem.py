@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ("url", "reason"),
     [
         ("", "is empty"),
-        ("ftp://host/path", "unknown scheme 'ftp'; expected one of file, memory, hdfs, webhdfs"),
+        ("ftp://host/path", "unknown scheme 'ftp'; expected one of file, memory, hdfs, webhdfs, swebhdfs, s3"),
         ("file://elsewhere/path", "expected file:///path on this machine"),
         ("hdfs:///path", "expected hdfs://host:port/path"),
         ("webhdfs://host/path", "expected webhdfs://host:port/path"),
@@ -60,7 +60,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError("No module named 'hdfs'")
         return original(name, *arguments, **options)
 
-    monkeypatch.delitem(sys.modules, "storage.webhdfs_store", raising=False)
+    for module in ("webhdfs_store", "webhdfs_client", "webhdfs_upload"):
+        monkeypatch.delitem(sys.modules, f"storage.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_hdfs)
     with pytest.raises(StoreUrlError, match="a store of scheme 'webhdfs' needs the package hdfs"):
         open_store("webhdfs://host:9870/")
