@@ -6,32 +6,24 @@ The user is HADOOP_USER_NAME, else the user of the process.
 
 from __future__ import annotations
 
-import http.client
 import io
-import json
-import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
-import hdfs
-import requests
-import urllib3
+import google_crc32c
 
-from storage.errors import FileExistsInStoreError, MissingFileError, StorageError, StoreUnavailableError, StoreUrlError
+from storage.errors import MissingFileError, StorageError, StoreUnavailableError, TransferDamagedError
 from storage.filesystem import FileInfo
-from storage.hadoop_errors import hadoop_error
-from storage.paths import clean_path, join, parent_of, root_of
+from storage.hdfs_checksum import stored_checksum
+from storage.paths import clean_path, join, parent_of
 from storage.ranged_reader import RangedReader, require_range
+from storage.webhdfs_client import configured_client
+from storage.webhdfs_upload import UploadSink, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from typing_extensions import Buffer
+    from storage.hdfs_checksum import SentChecksum
 
 WRITE_PIECE_BYTES = 1 << 20
-CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 120.0
+READ_PIECE_BYTES = 1 << 20
 
 
 class WebHdfsStore:
@@ -39,6 +31,7 @@ class WebHdfsStore:
 
     def __init__(self, url: str, client: Any, root: str) -> None:
         self.url = url
+        self._shown_url = url.partition("?")[0].rstrip("/")
         self._client = client
         self._root = root
 
@@ -49,25 +42,31 @@ class WebHdfsStore:
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes from `offset`."""
-        require_range(self._name(path), offset, length, self._file_size(path))
-        return self._fetch(path, offset, length)
+        if offset < 0 or length <= 0:
+            require_range(self._name(path), offset, length, self._file_size(path))
+        try:
+            return self._fetch(path, offset, length)
+        except StorageError:
+            # The size is asked for only now: mostly the range is there, and one question is spared.
+            require_range(self._name(path), offset, length, self._file_size(path))
+            raise
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""
         return self._fetch(path, 0, self._file_size(path))
 
     def open_write(self, path: str) -> BinaryIO:
-        """Create a file and stream to it; it is whole when the handle is closed."""
+        """Create a file and stream to it; when the handle is closed it is whole, and HDFS's checksum agrees."""
         name = self._name(path)
-        with _translated(name):
+        with translated(name):
             # The NameNode answers with the address of a DataNode, which takes the bytes.
             answer = self._client._create(self._full(clean_path(path)), overwrite="true")
-            sink = _UploadSink(answer.headers["location"], name)
+            sink = UploadSink(answer.headers["location"], name, lambda sent: self._verify(path, sent))
         return cast("BinaryIO", io.BufferedWriter(sink, WRITE_PIECE_BYTES))
 
     def info(self, path: str) -> FileInfo:
         """Size and kind of one path."""
-        with _translated(self._name(path)):
+        with translated(self._name(path)):
             return _file_info(path, self._client.status(self._full(path)))
 
     def exists(self, path: str) -> bool:
@@ -81,7 +80,7 @@ class WebHdfsStore:
     def list_folder(self, path: str) -> list[FileInfo]:
         """Direct children in the order of their paths."""
         try:
-            with _translated(self._name(path)):
+            with translated(self._name(path)):
                 answer = self._client._list_status(self._full(path)).json()
         except MissingFileError:
             return []
@@ -93,7 +92,7 @@ class WebHdfsStore:
     def rename(self, source: str, target: str, *, overwrite: bool) -> None:
         """Move a file; with `renameoptions` the NameNode does it in one step and says why it refuses."""
         old, new = self._full(clean_path(source)), self._full(clean_path(target))
-        with _translated(f"{self._name(source)} to {self._name(target)}"):
+        with translated(f"{self._name(source)} to {self._name(target)}"):
             if parent_of(old) != parent_of(new):
                 self._client.makedirs(parent_of(new) or "/")
             options = "OVERWRITE" if overwrite else "NONE"
@@ -101,14 +100,45 @@ class WebHdfsStore:
 
     def delete(self, path: str, *, recursive: bool = False) -> None:
         """Delete a file or folder; a missing one is not an error."""
-        with _translated(self._name(path)):
+        with translated(self._name(path)):
             self._client._delete(self._full(clean_path(path)), recursive="true" if recursive else "false")
+
+    def _verify(self, path: str, sent: SentChecksum) -> None:
+        """Compare a file that was just written with what was sent; between us and HDFS's own CRCs lies only TCP's."""
+        name, full = self._name(path), self._full(path)
+        with translated(name):
+            status = self._client.status(full)
+            if int(status["length"]) != sent.n_bytes:
+                raise TransferDamagedError(f"{name}: {sent.n_bytes} bytes were sent, HDFS has {status['length']}")
+            if sent.n_bytes == 0:
+                return
+            expected = None
+            # HDFS encrypts before it takes the checksum, and takes it otherwise of files with erasure coding.
+            if not status.get("encBit") and not status.get("ecBit"):
+                answer = self._client.checksum(full)
+                expected = sent.expected(answer["algorithm"], int(status["blockSize"]))
+            if expected is not None:
+                found = stored_checksum(answer["algorithm"], answer["bytes"])
+            else:
+                expected, found = f"{sent.crc32c:08x}", f"{self._crc32c_read_back(full):08x}"
+        if found != expected:
+            raise TransferDamagedError(
+                f"{name}: what arrived is not what was sent (checksum {found}, expected {expected})"
+            )
+
+    def _crc32c_read_back(self, full: str) -> int:
+        """CRC32C of a file as it is read back."""
+        value = 0
+        with self._client.read(full) as answer:
+            while piece := answer.read(READ_PIECE_BYTES):
+                value = google_crc32c.extend(value, piece)
+        return value
 
     def _fetch(self, path: str, offset: int, length: int) -> bytes:
         if length == 0:
             return b""
         name = self._name(path)
-        with _translated(name), self._client.read(self._full(path), offset=offset, length=length) as answer:
+        with translated(name), self._client.read(self._full(path), offset=offset, length=length) as answer:
             content = bytes(answer.read(length))
         if len(content) != length:
             raise StoreUnavailableError(f"{name}: {len(content)} of {length} bytes came from offset {offset}")
@@ -125,66 +155,7 @@ class WebHdfsStore:
         return f"{self._root}/{path}" if path else self._root or "/"
 
     def _name(self, path: str) -> str:
-        return f"{self.url}/{path}" if path else self.url
-
-
-class _UploadSink(io.RawIOBase):
-    """Chunked upload of one file to a DataNode.
-
-    Written on the plain HTTP client, because the one of `hdfs` queues without a bound what a quick producer writes.
-    An upload that is not closed is not whole: the last chunk is missing.
-    """
-
-    def __init__(self, location: str, name: str) -> None:
-        self._name = name
-        self._failed = False
-        parts = urlsplit(location)
-        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = connect(parts.netloc, timeout=ANSWER_TIMEOUT_S)
-        try:
-            self._connection.putrequest("PUT", f"{parts.path}?{parts.query}")
-            self._connection.putheader("Content-Type", "application/octet-stream")
-            self._connection.putheader("Transfer-Encoding", "chunked")
-            self._connection.endheaders()
-        except BaseException:
-            self._connection.close()
-            super().close()
-            raise
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer, /) -> int:
-        view = memoryview(data).cast("B")
-        self._require_sound()
-        if len(view) > 0:  # an empty chunk would end the upload
-            self._failed = True  # unless all below goes well
-            with _translated(self._name):
-                self._connection.send(b"%x\r\n" % len(view))
-                self._connection.send(view)
-                self._connection.send(b"\r\n")
-            self._failed = False
-        return len(view)
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            self._require_sound()
-            with _translated(self._name):
-                self._connection.send(b"0\r\n\r\n")
-                with self._connection.getresponse() as answer:
-                    content = answer.read()
-                if answer.status not in (http.HTTPStatus.CREATED, http.HTTPStatus.OK):
-                    raise hadoop_error(self._name, _reason(content) or answer.reason)
-        finally:
-            self._connection.close()
-            super().close()
-
-    def _require_sound(self) -> None:
-        """Refuse to go on after a failed write: what arrived is unknown."""
-        if self._failed:
-            raise StoreUnavailableError(f"{self._name}: an earlier write to it failed")
+        return f"{self._shown_url}/{path}" if path else self._shown_url
 
 
 def open_webhdfs_store(url: str) -> WebHdfsStore:
@@ -193,56 +164,12 @@ def open_webhdfs_store(url: str) -> WebHdfsStore:
     Raises
     ------
     StoreUrlError
-        If the URL names no host and port.
+        If the URL names no host and port, or a package is missing; see `storage.webhdfs_client.webhdfs_target`.
     """
-    parts = urlsplit(url)
-    try:
-        complete = bool(parts.hostname) and parts.port is not None
-    except ValueError:
-        complete = False
-    if not complete or parts.query or parts.fragment:
-        raise StoreUrlError(f"{url}: expected {parts.scheme}://host:port/path")
-    protocol = "https" if parts.scheme.lower() == "swebhdfs" else "http"
-    client = hdfs.InsecureClient(
-        f"{protocol}://{parts.netloc}",
-        user=os.environ.get("HADOOP_USER_NAME") or None,
-        timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S),
-    )
-    return WebHdfsStore(url.rstrip("/"), client, root_of(parts.path))
+    client, root = configured_client(url)
+    return WebHdfsStore(url.rstrip("/"), client, root)
 
 
 def _file_info(path: str, status: dict[str, Any]) -> FileInfo:
     is_folder = status["type"] == "DIRECTORY"
     return FileInfo(path, 0 if is_folder else int(status["length"]), is_folder)
-
-
-def _reason(content: bytes) -> str:
-    """What the body of a refusal says, its Java exception named in a second line."""
-    text = content.decode("utf-8", "replace")
-    try:
-        report = json.loads(text)["RemoteException"]
-        return f"{report['message']}\n{report['exception']}"
-    except (ValueError, KeyError, TypeError):
-        return text
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Turn errors of `hdfs` and of the HTTP clients into those of this package."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except hdfs.HdfsError as error:
-        message = error.message if isinstance(error.message, str) else repr(error.message)
-        if error.exception == "FileNotFoundException":
-            raise MissingFileError(f"{where}: no such file") from error
-        if error.exception == "FileAlreadyExistsException":
-            raise FileExistsInStoreError(f"{where}: exists already") from error
-        raise hadoop_error(where, f"{message}\n{error.exception}") from error
-    except requests.exceptions.ConnectionError as error:
-        raise StoreUnavailableError(f"{where}: the server does not answer") from error
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-        raise StoreUnavailableError(f"{where}: {type(error).__name__} while talking to the server") from error
-    except OSError as error:
-        raise StoreUnavailableError(f"{where}: the connection broke ({error.strerror or error})") from error
