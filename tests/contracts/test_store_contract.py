@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store promises, run on local disk, memory and a real HDFS by both of its protocols."""
+"""What every store promises, run on local disk, memory, a real HDFS by both of its protocols, and an S3 server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from storage.checksum import HashingWriter, read_verified, sha256_of_bytes, sha2
 from storage.errors import FileExistsInStoreError, MissingFileError, StorageError, StorePathError
 from storage.filesystem import FileInfo, Store, local_path, open_store
 from storage.publish import publish, publish_bytes, sweep_temporaries
+from storage.retrying import RetryPolicy, keep_trying
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
 HDFS = pytest.mark.hdfs
-STORES = ["file", "memory", pytest.param("hdfs", marks=HDFS), pytest.param("webhdfs", marks=HDFS)]
+STORES = ["file", "memory", pytest.param("hdfs", marks=HDFS), pytest.param("webhdfs", marks=HDFS), "s3"]
 
 
 def store_url(kind: str, request: pytest.FixtureRequest) -> str:
@@ -34,6 +35,9 @@ def store_url(kind: str, request: pytest.FixtureRequest) -> str:
         return (request.getfixturevalue("tmp_path") / name).as_uri()
     if kind == "memory":
         return f"memory://{name}"
+    if kind == "s3":
+        bucket, options = request.getfixturevalue("s3_server").make_bucket().split("?")
+        return f"{bucket}/{name}?{options}"
     daemons = request.getfixturevalue("hdfs_daemons")
     return f"{daemons.hdfs_url if kind == 'hdfs' else daemons.webhdfs_url}/{name}"
 
@@ -44,8 +48,13 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def write(store: Store, path: str, content: bytes) -> None:
-    with store.open_write(path) as handle:
-        handle.write(content)
+    """Write without `publish`; again if a DataNode that another test killed is still in the way."""
+
+    def once() -> None:
+        with store.open_write(path) as handle:
+            handle.write(content)
+
+    keep_trying(once, path, RetryPolicy(patience_s=30.0))
 
 
 def names(store: Store, folder: str) -> list[str]:
