@@ -20,7 +20,7 @@ from jobs.errors import JobError, KindUnavailableError
 from pacs.errors import IndexUnavailableError, InstanceNotFoundError, PackError, PacsError, PeerError
 from reconstruction.errors import BackendUnavailableError, ReconstructionError
 from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
-from storage.errors import ChecksumError, DatabaseError, StorageError, StoreUrlError
+from storage.errors import BackupError, ChecksumError, DatabaseError, StorageError, StoreUrlError
 
 
 class CliError(Exception):
@@ -82,6 +82,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SessionError, UNAVAILABLE),
     (BackendUnavailableError, UNAVAILABLE),
     (StoreUrlError, BAD_INPUT),
+    (BackupError, BAD_INPUT),
     (DatabaseError, UNAVAILABLE),
     (StorageError, UNAVAILABLE),
     (IndexUnavailableError, UNAVAILABLE),
