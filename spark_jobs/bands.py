@@ -63,9 +63,9 @@ class BandFile:
         return zlib.crc32(cells, zlib.crc32(form + scale))
 
 
-def band_path(folder: str, bin_index: int, block_index: int, row_start: int) -> str:
-    """Name of a band file."""
-    return f"{folder}/bands/bin{bin_index:02d}-block{block_index:04d}-row{row_start:06d}.band"
+def band_path(stem: str, bin_index: int, block_index: int, row_start: int) -> str:
+    """Name of a band file; each bin has a folder of its own, whose name begins with the stem."""
+    return f"{stem}-bin{bin_index:02d}/block{block_index:04d}-row{row_start:06d}.band"
 
 
 def write_band(store: Store, band: BandFile, filtered: NDArray[np.float32]) -> int:

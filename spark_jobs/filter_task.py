@@ -25,10 +25,10 @@ def filter_tasks(plan: ReconstructionPlan, n_blocks: int) -> list[tuple[int, int
 
 
 def band_file(run: OpenRun, bin_index: int, block: int, row: int, n_cols: int) -> BandFile:
-    """Return where one run of filtered rows of a submit lies."""
+    """Return where one run of filtered rows lies."""
     start, stop = run.stored.view_blocks[block]
     return BandFile(
-        path=band_path(run.place.submit_folder, bin_index, block, row),
+        path=band_path(run.place.bands_stem, bin_index, block, row),
         row_start=row,
         row_stop=min(row + run.plan.filter_rows, run.plan.rows[1]),
         n_views=stop - start,

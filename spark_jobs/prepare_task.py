@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spark_jobs.corrected_rows import find_mask, mask_bytes
 from spark_jobs.plan import geometry_of
 from spark_jobs.probe import probe_mu_range
+from spark_jobs.series import fix_bin
 from spark_jobs.workers import open_run
 from storage.publish import publish_bytes
 
@@ -32,4 +33,5 @@ def prepare_bin(place: RunPlace, task: int) -> dict[str, Any]:
             run.stored, geometry_of(run.stored), plan.grid, bin_index, mask, plan.request.correction, plan.radius_mm,
             plan.backend,
         )  # fmt: skip
+    mu_range, words = fix_bin(run.store, place.folder, bin_index, mu_range, words)
     return {"bin": bin_index, "bad_pixels": words, "mu_range": list(mu_range)}

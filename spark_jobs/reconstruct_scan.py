@@ -3,13 +3,12 @@
 
 Stages: *prepare* (one task a bin: bad pixels, stored range), *filter* (two-stage plans only), *reconstruct* (one task a
 bin and slab, each publishing a pack), then one transaction that registers the packs.  Nothing is visible before it.
+What a stage has finished is used again by the next submit, whatever ended this one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
 import logging
 import time
 from collections import defaultdict
@@ -20,22 +19,18 @@ from typing import TYPE_CHECKING, Any
 from ingest.chunks import open_scan_chunks
 from pacs.image_header import series_description, study_uid_of
 from pacs.index import Match, Query
-from pacs.register import register_packs
 from pacs.uids import series_uid
-from spark_jobs.filter_task import filter_rows, filter_tasks
-from spark_jobs.packs import RUNS_FOLDER, submit_folder
 from spark_jobs.plan import make_plan
-from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.report import run_report, write_report
-from spark_jobs.series import RunRecord, run_from_bytes, series_spec, volume_digest
+from spark_jobs.series import read_run, series_spec, volume_digest
+from spark_jobs.session import StartedOnce
 from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.stages import StageResult, run_stage
-from spark_jobs.workers import RunPlace
-from storage.errors import FileExistsInStoreError, StorageError
+from spark_jobs.stages import StageRunner
+from spark_jobs.submit import open_submit, register, run_folder, run_stages
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pyspark.sql import SparkSession
 
@@ -44,9 +39,10 @@ if TYPE_CHECKING:
     from pacs.index import Index
     from spark_jobs.plan import ReconstructionPlan
     from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.series import RunRecord
+    from spark_jobs.stages import StageResult
+    from spark_jobs.submit import SlabWork
     from storage.filesystem import Store
-
-    SlabWork = Callable[[RunPlace, int], dict[str, Any]]
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +77,7 @@ class RunResult:
     unchanged : all of it was registered before; nothing was computed
     outcomes : instances added, identical, or registered as another version
     report : the run report (also in the store at `report_path`)
+    ui_url : Spark's web pages while its session lives; "" without them, or if Spark was not needed
     """
 
     scan_id: str
@@ -91,6 +88,7 @@ class RunResult:
     outcomes: dict[str, int]
     report: dict[str, Any]
     report_path: str
+    ui_url: str = ""
 
 
 def software_version() -> str:
@@ -99,11 +97,6 @@ def software_version() -> str:
         return version("conepacs")
     except PackageNotFoundError:
         return "unknown"
-
-
-def run_folder(plan: ReconstructionPlan) -> str:
-    """Folder of a run in the store."""
-    return f"{RUNS_FOLDER}/{plan.run_name}"
 
 
 def reconstruct_scan(
@@ -115,9 +108,13 @@ def reconstruct_scan(
     task_threads: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
     again: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    on_start: Callable[[str], None] | None = None,
     slab_work: SlabWork = reconstruct_slab,
 ) -> RunResult:
     """Reconstruct one stored scan and register its series.
+
+    What an earlier submit of the same run finished is used again, whatever ended it.
 
     Parameters
     ----------
@@ -126,11 +123,15 @@ def reconstruct_scan(
     session : starts Spark; called only when something has to be computed.
     task_threads : threads of one task.
     progress : called with the stage's name, tasks done, tasks in all.
-    again : compute also what is registered already (the result must be identical).
+    again : compute also what is registered already (the result must be identical); nothing finished is used.
+    should_stop : whether to stop; asked between stages, and during them by another thread.
+    on_start : called with the address of Spark's web pages, once Spark has started; "" without them.
     slab_work : the slab task; tests wrap it.
 
     Raises
     ------
+    JobStoppedError
+        If it was told to stop: how many slabs are finished.
     PlanError, TaskFailedError, SparkJobError, and errors of the layers below
         With one plain sentence; nothing was registered then.
     """
@@ -138,86 +139,38 @@ def reconstruct_scan(
     stored = open_scan_chunks(store, request.scan_id)
     plan = make_plan(stored, request)
     folder = run_folder(plan)
-    kept = _kept_run(store, folder)
-    if kept is not None and not again and set(plan.bins) <= set(kept.mu_ranges):
+    kept = read_run(store, folder, plan.bins)
+    if kept is not None and not again:
         planned = _planned_series(stored, plan, kept)
         if _is_registered(index, planned):
             _log.info("run %s is registered already", plan.run_name)
             return _unchanged(stored, plan, kept, planned)
     publish_bytes(store, f"{folder}/plan.json", plan.to_bytes(), kind="replace")
-    before_session = time.perf_counter()
-    spark = session()
-    session_s = time.perf_counter() - before_session
-    with _submit(store, folder, plan) as submit:
-        place = RunPlace(store.url, folder, task_threads, submit)
-        stages = [run_stage(spark, "prepare", len(plan.bins), place, prepare_bin, progress=progress)]
-        run = _complete_run(store, folder, stages[0])
-        if plan.two_stage:
-            n_tasks = len(filter_tasks(plan, stored.n_view_blocks))
-            stages.append(run_stage(spark, "filter", n_tasks, place, filter_rows, progress=progress))
-        slabs = run_stage(spark, "reconstruct", len(plan.tasks), place, slab_work, progress=progress)
-        stages.append(slabs)
-    register_started = time.perf_counter()
-    outcomes = register_packs(
-        index, store, [r["pack"] for r in slabs.results], source=f"reconstruction {plan.run_name}"
-    )
-    register_s = time.perf_counter() - register_started
-    series = _series_results(_planned_series(stored, plan, run), slabs)
+    spark = StartedOnce(session, on_start)
+    with open_submit(store, stored, plan, task_threads=task_threads, again=again) as run:
+        stages = StageRunner(spark, run.place, progress, should_stop)
+        finished = run_stages(run, stages, slab_work, again=again, software=software_version())
+        register_started = time.perf_counter()
+        outcomes = {str(kind): count for kind, count in register(run, index, finished).items()}
+        register_s = time.perf_counter() - register_started
+    series = _series_results(_planned_series(stored, plan, finished.run), finished.slabs)
     report = run_report(
-        stored, plan, run, stages, outcomes={str(k): v for k, v in outcomes.items()},
+        stored, plan, finished.run, finished.stages, outcomes=outcomes, ui_url=spark.ui_url,
         series=[dataclasses.asdict(s) for s in series], software=software_version(),
-        seconds={"session": session_s, "register": register_s, "whole": time.perf_counter() - started},
+        seconds={"session": spark.start_s, "register": register_s, "whole": time.perf_counter() - started},
     )  # fmt: skip
     report_path = write_report(store, folder, report)
     return RunResult(
         scan_id=request.scan_id,
         run_name=plan.run_name,
-        study_uid=study_uid_of(series_spec(stored.scan, plan, run, plan.bins[0], "volume")),
+        study_uid=study_uid_of(series_spec(stored.scan, plan, finished.run, plan.bins[0], "volume")),
         series=series,
         unchanged=outcomes.get("added", 0) == 0 and outcomes.get("version", 0) == 0,
-        outcomes={str(k): v for k, v in outcomes.items()},
+        outcomes=outcomes,
         report=report,
         report_path=report_path,
+        ui_url=spark.ui_url,
     )
-
-
-@contextlib.contextmanager
-def _submit(store: Store, folder: str, plan: ReconstructionPlan) -> Iterator[str]:
-    """A folder for the plan and the filtered rows of this submit alone; gone afterwards, come what may."""
-    submit = submit_folder(folder)
-    publish_bytes(store, f"{submit}/plan.json", plan.to_bytes(), kind="replace")
-    try:
-        yield submit
-    finally:
-        try:
-            store.delete(submit, recursive=True)
-        except StorageError as error:
-            _log.warning("%s stays until the next sweep (%s)", submit, error)
-
-
-def _kept_run(store: Store, folder: str) -> RunRecord | None:
-    path = f"{folder}/run.json"
-    return run_from_bytes(store.read_bytes(path), path) if store.exists(path) else None
-
-
-def _complete_run(store: Store, folder: str, prepared: StageResult) -> RunRecord:
-    """The run record with what the first stage found; dates and ranges of an earlier submit stay.
-
-    Two submits may run at once: exactly one makes the record, and the other goes by it.
-    """
-    path = f"{folder}/run.json"
-    ranges = {r["bin"]: (r["mu_range"][0], r["mu_range"][1]) for r in prepared.results}
-    words = {r["bin"]: r["bad_pixels"] for r in prepared.results}
-    now = datetime.datetime.now().astimezone()
-    run = RunRecord(now.strftime("%Y%m%d"), now.strftime("%H%M%S"), ranges, words, software_version())
-    try:
-        publish_bytes(store, path, run.to_bytes(), kind="write_once")
-    except FileExistsInStoreError:
-        kept = run_from_bytes(store.read_bytes(path), path)
-        run = dataclasses.replace(kept, mu_ranges=ranges | kept.mu_ranges, bad_pixels=words | kept.bad_pixels)
-        if run != kept:
-            publish_bytes(store, path, run.to_bytes(), kind="replace")
-    return run
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from spark_jobs.spark_metrics import SparkMetrics
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
@@ -33,12 +35,15 @@ def run_report(
     series: list[dict[str, Any]],
     software: str,
     seconds: dict[str, float],
+    ui_url: str = "",
 ) -> dict[str, Any]:
     """Collect the report of a finished run as JSON values."""
     slabs = stages[-1]
-    updates = sum(r["updates"] for r in slabs.results)
-    compute_s = sum(r["reconstruct_s"] for r in slabs.results)
-    filtered = [r for stage in stages for r in stage.results if "floored" in r]
+    computed = [r for stage in stages for r in stage.computed]
+    updates = sum(r["updates"] for r in slabs.computed)
+    compute_s = sum(r["reconstruct_s"] for r in slabs.computed)
+    filtered = [r for r in computed if "floored" in r]
+    spark = sum((stage.spark for stage in stages), SparkMetrics())
     return {
         "schema_version": REPORT_SCHEMA_VERSION,
         "scan_id": plan.request.scan_id,
@@ -60,11 +65,15 @@ def run_report(
             "per_task": round(updates / compute_s / 1e9, 4) if compute_s else None,
             "stage": round(updates / slabs.wall_s / 1e9, 4),
         },
+        # Of all submits of a run: what this one found finished, and did not do again.
+        "reused_tasks": {stage.name: len(stage.reused) for stage in stages},
+        "spark": {**dataclasses.asdict(spark), "executor_run_s": round(spark.executor_run_s, 3), "ui_url": ui_url},
+        "shuffle_bytes": spark.shuffle_bytes,
         "bytes": {
             "scan_stored": stored.manifest.stored_bytes,
-            "read_by_tasks": sum(r.get("read_bytes", 0) for stage in stages for r in stage.results),
-            "bands_written": sum(r.get("written_bytes", 0) for stage in stages for r in stage.results),
-            "packs_written": sum(r["pack_bytes"] for r in slabs.results),
+            "read_by_tasks": sum(r.get("read_bytes", 0) for r in computed),
+            "bands_written": sum(r.get("written_bytes", 0) for r in computed),
+            "packs_written": sum(r["pack_bytes"] for r in slabs.computed),
         },
         "floored_values": {
             "count": sum(r["floored"]["n_floored"] for r in filtered),
@@ -79,8 +88,9 @@ def run_report(
                 "bin": r["bin"], "slab": r["slab"], "wall_s": round(r["wall_s"], 3), "cpu_s": round(r["cpu_s"], 3),
                 "reconstruct_s": round(r["reconstruct_s"], 3), "encode_s": round(r["encode_s"], 3),
                 "peak_mib": round(r["peak_bytes"] / _MIB, 1), "pack": r["pack"], "clipped": r["n_clipped"],
+                "reused": place in slabs.reused,
             }
-            for r in slabs.results
+            for place, r in enumerate(slabs.results)
         ],
     }  # fmt: skip
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pacs.decimal_strings import rescale_for_range
@@ -15,11 +16,16 @@ from pacs.provenance import parameters_sha256
 from pacs.uids import RunKey
 from reconstruction.fdk import KERNEL_VERSION
 from spark_jobs.errors import PlanError
+from storage.errors import FileExistsInStoreError, MissingFileError
+from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ingest.scan import Scan
     from pacs.description import Product
     from spark_jobs.plan import ReconstructionPlan
+    from storage.filesystem import Store
 
 RUN_SCHEMA_VERSION = 1
 
@@ -27,6 +33,9 @@ RUN_SCHEMA_VERSION = 1
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What a run fixes once, at its first submit, and every rerun reads again.
+
+    ``run.json`` holds dates and version, and a file for each bin what was found of it: each is written once, so that of
+    submits at the same moment one decides, and no bin gets lost.
 
     Attributes
     ----------
@@ -69,6 +78,62 @@ def run_from_bytes(content: bytes, source: str) -> RunRecord:
         bad_pixels={int(index): words for index, words in values["bad_pixels"].items()},
         software_version=values["software_version"],
     )
+
+
+def run_path(folder: str) -> str:
+    """Where the dates of a run lie."""
+    return f"{folder}/run.json"
+
+
+def bin_path(folder: str, bin_index: int) -> str:
+    """Where it lies what a run found of a bin."""
+    return f"{folder}/run-bin{bin_index:02d}.json"
+
+
+def read_run(store: Store, folder: str, bins: Iterable[int]) -> RunRecord | None:
+    """Read what a run fixed, with these bins at least; None unless all of it is there.
+
+    Raises
+    ------
+    PlanError
+        If a file is of another schema version.
+    """
+    try:
+        run = run_from_bytes(store.read_bytes(run_path(folder)), run_path(folder))
+        ranges, words = dict(run.mu_ranges), dict(run.bad_pixels)
+        for bin_index in bins:
+            if bin_index not in ranges:
+                ranges[bin_index], words[bin_index] = _bin_from_bytes(store, bin_path(folder, bin_index))
+    except MissingFileError:
+        return None
+    return replace(run, mu_ranges=ranges, bad_pixels=words)
+
+
+def fix_run(store: Store, folder: str, run: RunRecord) -> None:
+    """Fix the dates of a run, unless an earlier submit did."""
+    with contextlib.suppress(FileExistsInStoreError):
+        publish_bytes(store, run_path(folder), run.to_bytes(), kind="write_once")
+
+
+def fix_bin(
+    store: Store, folder: str, bin_index: int, mu_range: tuple[float, float], words: str
+) -> tuple[tuple[float, float], str]:
+    """Fix the stored range [1/mm] and the bad pixels of a bin; return those of the submit that came first."""
+    path = bin_path(folder, bin_index)
+    values = {"schema_version": RUN_SCHEMA_VERSION, "mu_range": list(mu_range), "bad_pixels": words}
+    try:
+        publish_bytes(store, path, json.dumps(values, sort_keys=True, indent=1).encode(), kind="write_once")
+    except FileExistsInStoreError:
+        return _bin_from_bytes(store, path)
+    return mu_range, words
+
+
+def _bin_from_bytes(store: Store, path: str) -> tuple[tuple[float, float], str]:
+    values = json.loads(store.read_bytes(path))
+    if values.get("schema_version") != RUN_SCHEMA_VERSION:
+        raise PlanError(f"{path} has run schema version {values.get('schema_version')}, expected {RUN_SCHEMA_VERSION}")
+    low, high = values["mu_range"]
+    return (low, high), values["bad_pixels"]
 
 
 def series_spec(scan: Scan, plan: ReconstructionPlan, run: RunRecord, bin_index: int, product: Product) -> SeriesSpec:

@@ -8,13 +8,14 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spark_jobs.errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -29,6 +30,33 @@ appender.file.fileName = {log}
 appender.file.layout.type = PatternLayout
 appender.file.layout.pattern = %d{{ISO8601}} %p %c{{2}}: %m%n
 """
+
+
+class StartedOnce:
+    """Starts Spark when first called, and returns it ever after.
+
+    Attributes
+    ----------
+    start_s : seconds that it took; 0 before
+    ui_url : Spark's web pages; "" before, and without them
+    """
+
+    def __init__(self, start: Callable[[], SparkSession], on_start: Callable[[str], None] | None = None) -> None:
+        self._start, self._on_start = start, on_start
+        self._session: SparkSession | None = None
+        self.start_s = 0.0
+        self.ui_url = ""
+
+    def __call__(self) -> SparkSession:
+        """Return the session."""
+        if self._session is None:
+            started = time.perf_counter()
+            self._session = self._start()
+            self.start_s = time.perf_counter() - started
+            self.ui_url = self._session.sparkContext.uiWebUrl or ""
+            if self._on_start is not None:
+                self._on_start(self.ui_url)
+        return self._session
 
 
 def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) -> SparkSession:

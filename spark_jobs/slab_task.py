@@ -16,12 +16,14 @@ from pacs.preview import block_average
 from reconstruction.backends import load_backend
 from reconstruction.correction import FloorReport
 from spark_jobs.bands import read_band
+from spark_jobs.checkpoints import finish_once, slab_name
 from spark_jobs.corrected_rows import RawBlock, RowCorrector, read_mask
+from spark_jobs.errors import SparkJobError
 from spark_jobs.filter_task import band_file
 from spark_jobs.packs import pack_path
 from spark_jobs.plan import geometry_of
 from spark_jobs.prepare_task import mask_path
-from spark_jobs.series import run_from_bytes, series_spec
+from spark_jobs.series import read_run, series_spec
 from spark_jobs.task_memory import ENCODE_SLICES
 from spark_jobs.workers import open_run
 from storage.checksum import sha256_of_bytes
@@ -41,6 +43,12 @@ def reconstruct_slab(place: RunPlace, task: int) -> dict[str, Any]:
     """Task of the last stage: one slab of one bin, from stored rows to a pack of DICOM instances."""
     run = open_run(place)
     bin_index, slab_index = run.plan.tasks[task]
+    name = slab_name(bin_index, slab_index)
+    return finish_once(run.store, place.records, name, lambda: _reconstruct(run, bin_index, slab_index))
+
+
+def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
+    """One attempt at a slab."""
     started = time.perf_counter()
     setup, accumulator, read_bytes, floored = _fill_slab(run, bin_index, slab_index)
     filled = time.perf_counter()
@@ -133,7 +141,9 @@ def _read_filtered(run: OpenRun, bin_index: int, block: int, setup: SlabSetup) -
 def _publish_slab(run: OpenRun, bin_index: int, slab_index: int, accumulator: SlabAccumulator) -> dict[str, Any]:
     """Encode the slab's slices and its part of the preview into one pack."""
     plan, slab = run.plan, run.plan.slabs[slab_index]
-    record = run_from_bytes(run.store.read_bytes(f"{run.place.folder}/run.json"), f"{run.place.folder}/run.json")
+    record = read_run(run.store, run.place.folder, (bin_index,))
+    if record is None:
+        raise SparkJobError(f"{run.place.folder} has no dates, or no range of bin {bin_index}: submit the job again")
     volume = SeriesEncoder(series_spec(run.stored.scan, plan, record, bin_index, "volume"))
     preview = SeriesEncoder(series_spec(run.stored.scan, plan, record, bin_index, "preview"))
     factor = plan.preview_factor

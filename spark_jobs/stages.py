@@ -9,13 +9,15 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from spark_jobs.errors import SparkJobError, TaskFailedError
+from spark_jobs.errors import JobStoppedError, SparkJobError, TaskFailedError
+from spark_jobs.spark_metrics import SparkMetrics, job_group_metrics
 from spark_jobs.workers import RunPlace, task_results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import SparkSession
 
@@ -25,11 +27,26 @@ _LONGEST_MESSAGE = 300
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage gave: a result for each task, in the order of their numbers, and its wall seconds."""
+    """What a stage gave: a result for each task, in the order of their numbers, and its wall seconds.
+
+    Attributes
+    ----------
+    name, wall_s
+    results : of all tasks
+    reused : places in `results` of those that an earlier submit had finished
+    spark : what Spark counted
+    """
 
     name: str
     wall_s: float
     results: list[dict[str, Any]] = field(repr=False)
+    reused: frozenset[int] = frozenset()
+    spark: SparkMetrics = field(default_factory=SparkMetrics)
+
+    @property
+    def computed(self) -> list[dict[str, Any]]:
+        """Results of the tasks that ran in this submit."""
+        return [result for place, result in enumerate(self.results) if place not in self.reused]
 
     @property
     def peak_bytes(self) -> int:
@@ -38,47 +55,109 @@ class StageResult:
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of all tasks."""
-        return float(sum(r["cpu_s"] for r in self.results))
+        """CPU seconds of all tasks that ran."""
+        return float(sum(r["cpu_s"] for r in self.computed))
 
 
-def run_stage(
-    spark: SparkSession,
-    name: str,
-    n_tasks: int,
-    place: RunPlace,
-    work: Callable[[RunPlace, int], dict[str, Any]],
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> StageResult:
-    """Run `work` for each task number, a Spark task each, and collect the small results.
+@dataclass(frozen=True, slots=True)
+class StageRunner:
+    """Runs the stages of one submit.
 
-    Raises
-    ------
-    TaskFailedError
-        If Spark gave a task up: the message is that of the error in the worker.
-    SparkJobError
-        If a task reported an error that no retry would cure.
+    Attributes
+    ----------
+    session : gives Spark, started when first asked for
+    place : where tasks find the run
+    progress : called with the stage's name, tasks done, tasks in all
+    should_stop : whether to stop; asked between stages, and by a thread of its own during them
     """
-    started = time.perf_counter()
-    context = spark.sparkContext
-    group = f"conepacs {place.folder} {name}"
-    context.setJobGroup(group, name)
-    numbers = spark.range(0, n_tasks, 1, n_tasks)
-    frame = numbers.mapInArrow(functools.partial(task_results, place=place, work=work), _RESULT_DDL)
-    watcher = _Watcher(spark, group, name, n_tasks, progress)
-    with watcher:
-        try:
-            rows = frame.collect()
-        except Exception as error:
+
+    session: Callable[[], SparkSession]
+    place: RunPlace
+    progress: Callable[[str, int, int], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+
+    def run(
+        self,
+        name: str,
+        n_tasks: int,
+        work: Callable[[RunPlace, int], dict[str, Any]],
+        *,
+        finished: Mapping[int, dict[str, Any]] = MappingProxyType({}),
+    ) -> StageResult:
+        """Run `work` for each task number, a Spark task each, and collect the small results.
+
+        Tasks that are `finished` are not run; their results are taken.  Spark is not asked for if all of them are.
+
+        Raises
+        ------
+        JobStoppedError
+            If `should_stop` said so; tasks under way are cancelled.
+        TaskFailedError
+            If Spark gave a task up: the message is that of the error in the worker.
+        SparkJobError
+            If a task reported an error that no retry would cure.
+        """
+        started = time.perf_counter()
+        self.stop_if_told(name, len(finished), n_tasks)
+        tasks = tuple(task for task in range(n_tasks) if task not in finished)
+        if self.progress is not None:
+            self.progress(name, len(finished), n_tasks)
+        results, metrics = dict(finished), SparkMetrics()
+        if tasks:
+            group = f"conepacs {self.place.submit_folder} {name}"
+            fresh = self._collect(name, group, tasks, n_tasks, work)
+            results |= fresh
+            metrics = job_group_metrics(self.session().sparkContext, group)
+        ordered = [results[task] for task in range(n_tasks)]
+        return StageResult(name, time.perf_counter() - started, ordered, frozenset(finished), metrics)
+
+    def stop_if_told(self, name: str, done: int, of: int) -> None:
+        """Raise JobStoppedError if the job shall stop."""
+        if self.should_stop is not None and self.should_stop():
+            raise _stopped(name, done, of)
+
+    def _collect(
+        self, name: str, group: str, tasks: tuple[int, ...], n_tasks: int, work: Callable[..., dict[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Run these tasks; results by task number."""
+        spark = self.session()
+        spark.sparkContext.setJobGroup(group, name, interruptOnCancel=True)
+        numbers = tasks if len(tasks) < n_tasks else ()
+        frame = spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(
+            functools.partial(task_results, place=self.place, work=work, tasks=numbers), _RESULT_DDL
+        )
+        watcher = _Watcher(spark, group, self._progress_of(name, n_tasks, n_tasks - len(tasks)), self.should_stop)
+        error: Exception | None = None
+        rows: list[Any] = []
+        with watcher:
+            try:
+                rows = frame.collect()
+            except Exception as caught:  # noqa: BLE001 - Spark raises what it likes; it is told in one sentence below
+                error = caught
+        if watcher.stopped:
+            raise _stopped(name, n_tasks - len(tasks) + watcher.done, n_tasks) from error
+        if error is not None:
             raise TaskFailedError(f"stage '{name}' failed: {_worker_message(str(error))}") from error
-    results = [json.loads(row["result"]) for row in sorted(rows, key=lambda row: row["task"])]
-    for result in results:
-        if "error" in result:
-            raise SparkJobError(result["error"])
-    if len(results) != n_tasks:
-        raise TaskFailedError(f"stage '{name}' gave {len(results)} results for {n_tasks} tasks")
-    return StageResult(name, time.perf_counter() - started, results)
+        results = {row["task"]: json.loads(row["result"]) for row in rows}
+        for task in sorted(results):
+            if "error" in results[task]:
+                raise SparkJobError(results[task]["error"])
+        if set(results) != set(tasks):
+            raise TaskFailedError(f"stage '{name}' gave {len(results)} results for {len(tasks)} tasks")
+        if self.progress is not None:
+            self.progress(name, n_tasks, n_tasks)
+        return results
+
+    def _progress_of(self, name: str, n_tasks: int, finished: int) -> Callable[[int], None] | None:
+        """What tells of the tasks of this submit that are done."""
+        progress = self.progress
+        if progress is None:
+            return None
+        return lambda done: progress(name, min(finished + done, n_tasks), n_tasks)
+
+
+def _stopped(name: str, done: int, of: int) -> JobStoppedError:
+    return JobStoppedError(f"stopped in stage '{name}' after {done} of {of} tasks")
 
 
 def _worker_message(text: str) -> str:
@@ -95,40 +174,61 @@ def _worker_message(text: str) -> str:
 
 
 class _Watcher:
-    """Tells how many tasks are done while the driver waits for the stage."""
+    """Looks every 0.3 s, while the driver waits for a stage, how many tasks are done, and whether to stop.
+
+    Attributes
+    ----------
+    done : tasks of the stage that are done
+    stopped : the job group was cancelled because `should_stop` said so, or raised an error
+    """
 
     def __init__(
         self,
         spark: SparkSession,
         group: str,
-        name: str,
-        n_tasks: int,
-        progress: Callable[[str, int, int], None] | None,
+        progress: Callable[[int], None] | None,
+        should_stop: Callable[[], bool] | None,
     ) -> None:
-        self._tracker = spark.sparkContext.statusTracker()
-        self._group, self._name, self._n_tasks, self._progress = group, name, n_tasks, progress
-        self._stop = threading.Event()
+        self._context, self._group = spark.sparkContext, group
+        self._progress, self._should_stop = progress, should_stop
+        self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._error: BaseException | None = None
+        self.done = 0
+        self.stopped = False
 
     def __enter__(self) -> None:
-        if self._progress is not None:
-            self._progress(self._name, 0, self._n_tasks)
-            self._thread.start()
+        self._thread.start()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._progress is not None:
-            self._stop.set()
-            self._thread.join()
-            if kind is None:
-                self._progress(self._name, self._n_tasks, self._n_tasks)
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
     def _watch(self) -> None:
-        assert self._progress is not None
-        while not self._stop.wait(0.3):
-            done = 0
-            for job in self._tracker.getJobIdsForGroup(self._group):
-                info = self._tracker.getJobInfo(job)
-                for stage in info.stageIds if info is not None else []:
-                    stage_info = self._tracker.getStageInfo(stage)
-                    done += stage_info.numCompletedTasks if stage_info is not None else 0
-            self._progress(self._name, min(done, self._n_tasks), self._n_tasks)
+        try:
+            while not self._end.wait(0.3):
+                self._look()
+        except Exception as error:  # noqa: BLE001 - what a callback raises is raised again by the thread that waits
+            self._error = error
+            self._context.cancelJobGroup(self._group)
+
+    def _look(self) -> None:
+        self.done = self._count_done()
+        if self._progress is not None:
+            self._progress(self.done)
+        if not self.stopped and self._should_stop is not None and self._should_stop():
+            self.stopped = True
+        if self.stopped:  # again and again: the job may not have begun when it was cancelled first
+            self._context.cancelJobGroup(self._group)
+
+    def _count_done(self) -> int:
+        tracker = self._context.statusTracker()
+        done = 0
+        for job in tracker.getJobIdsForGroup(self._group):
+            info = tracker.getJobInfo(job)
+            for stage in info.stageIds if info is not None else []:
+                stage_info = tracker.getStageInfo(stage)
+                done += stage_info.numCompletedTasks if stage_info is not None else 0
+        return done

@@ -44,19 +44,28 @@ class RunPlace:
     store_url : the store.
     folder : of the run, shared by all its submits: what lies there is the same bytes whoever writes it.
     threads : of one task.
-    submit : folder of one submit, with its plan (another may ask for other bins, or have other memory) and its bands;
-        "" for the run's own.
+    submit : folder of one submit, with its plan (another may ask for other bins, or have other memory); "" for the
+        run's own.
+    records : where finished slabs are recorded (`spark_jobs.checkpoints`); "" keeps no records.
+    bands : how the folders of filtered rows begin; "" for ``bands`` in the folder of the submit.
     """
 
     store_url: str
     folder: str
     threads: int
     submit: str = ""
+    records: str = ""
+    bands: str = ""
 
     @property
     def submit_folder(self) -> str:
-        """Where plan and bands of this submit lie."""
+        """Where the plan of this submit lies."""
         return self.submit or self.folder
+
+    @property
+    def bands_stem(self) -> str:
+        """How the folders of filtered rows begin."""
+        return self.bands or f"{self.submit_folder}/bands"
 
 
 @dataclass(slots=True)
@@ -81,26 +90,38 @@ def open_run(place: RunPlace) -> OpenRun:
 
 
 def task_results(
-    batches: Iterator[pa.RecordBatch], place: RunPlace, work: Callable[[RunPlace, int], dict[str, Any]]
+    batches: Iterator[pa.RecordBatch],
+    place: RunPlace,
+    work: Callable[[RunPlace, int], dict[str, Any]],
+    tasks: tuple[int, ...] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Run `work` on each task number of the batches (column ``id``) and yield results as `RESULT_SCHEMA`.
+    """Run `work` on each number of the batches (column ``id``) and yield results as `RESULT_SCHEMA`.
 
-    A result is JSON with ``wall_s``, ``cpu_s`` and ``peak_bytes`` added, or with ``error`` alone.
+    A number counts within `tasks`, the task numbers of a stage that has not all of them to do; empty for all.  A result
+    is JSON with ``wall_s``, ``cpu_s`` and ``peak_bytes`` added, or with ``error`` alone.
     """
     for batch in batches:
-        for task in batch.column("id").to_pylist():
+        for number in batch.column("id").to_pylist():
+            task = tasks[number] if tasks else number
             result = measured(place, task, work)
             yield pa.RecordBatch.from_pydict({"task": [task], "result": [json.dumps(result)]}, schema=RESULT_SCHEMA)
 
 
 def measured(place: RunPlace, task: int, work: Callable[[RunPlace, int], dict[str, Any]]) -> dict[str, Any]:
     """Run one task and measure it."""
-    wall, cpu = time.perf_counter(), time.process_time()
     try:
-        with PeakMemory() as memory:
-            result = work(place, task)
+        return with_figures(lambda: work(place, task))
     except _HOPELESS as error:
         return {"error": str(error)}
-    result["wall_s"], result["cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
-    result["peak_bytes"] = memory.peak_bytes
-    return result
+
+
+def with_figures(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do some work and add its wall and CPU seconds and its peak of memory to what it returns.
+
+    Figures that are there stay: they are those of an attempt that was finished earlier.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    with PeakMemory() as memory:
+        result = work()
+    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall_s": wall_s, "cpu_s": cpu_s, "peak_bytes": memory.peak_bytes} | result

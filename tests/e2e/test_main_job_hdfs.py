@@ -33,7 +33,8 @@ def test_the_main_job_on_hdfs_gives_what_a_local_folder_gives(hdfs_daemons, spar
         assert part10 == read_entry(store, record.location)
         assert hashlib.sha256(part10).hexdigest() == record.location.sha256
         assert part10[128:132] == b"DICM"
-        assert not [entry.path for entry in store.list_folder(f"runs/{result.run_name}") if entry.is_folder]
+        folders = [entry.path for entry in store.list_folder(f"runs/{result.run_name}") if entry.is_folder]
+        assert folders == [f"runs/{result.run_name}/done"]
         assert store.exists(result.report_path)
     assert results["hdfs"].run_name == results["local"].run_name
     for ours, theirs in zip(results["hdfs"].series, results["local"].series, strict=True):

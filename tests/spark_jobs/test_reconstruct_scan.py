@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,51 +17,19 @@ import pytest
 
 from pacs.index import Query
 from pacs.pack import read_entry
-from pacs.sql_index import SqlIndex
 from spark_jobs.errors import SparkJobError, TaskFailedError
 from spark_jobs.packs import sweep_packs, sweep_submits
-from spark_jobs.reconstruct_scan import RunResult, reconstruct_scan
+from spark_jobs.reconstruct_scan import reconstruct_scan
 from spark_jobs.request import ReconstructionRequest
-from storage.filesystem import Store, open_store
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample
 from tests.support.peers import REPOSITORY
+from tests.support.spark_archive import SCAN_ID, WANTED, archive_at
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.spark
 
-SCAN_ID = "sample-marker"
 N_SLICES, N_PREVIEWS = 45, 23
-#: What a request of these tests asks for, besides the scan.
-WANTED = {"slab_slices": 16}
-
-
-@dataclass
-class Archive:
-    """A store, an index and the Spark that works on them."""
-
-    folder: Path
-    store: Store
-    index: SqlIndex
-    spark: object
-
-    def reconstruct(self, *, again=False, slab_work=None, scan_id=SCAN_ID, **wanted) -> RunResult:
-        more = {} if slab_work is None else {"slab_work": slab_work}
-        request = ReconstructionRequest(scan_id, **(WANTED | wanted))
-        return reconstruct_scan(self.store, self.index, request, session=lambda: self.spark, again=again, **more)
-
-    def part10(self, result):
-        """Part 10 bytes of all instances of a run by SOP Instance UID, their digests checked."""
-        records = self.index.instances(series_uids=[series.series_uid for series in result.series])
-        return {record.sop_instance_uid: read_entry(self.store, record.location) for record in records}
-
-    def packs(self):
-        """Paths of all packs."""
-        return [p.path for run in self.store.list_folder("packs") for p in self.store.list_folder(run.path)]
-
-
-def archive_at(folder, index, spark):
-    return Archive(folder, open_store((folder / "store").as_uri()), index, spark)
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +144,19 @@ def test_two_stages_agree_within_rounding_and_leave_no_bands(archive, done):
     staged = archive.reconstruct(mode="two_stage", bins=(1,), run_id="two stages")
     assert staged.run_name != done.run_name
     assert staged.outcomes["added"] == N_SLICES + N_PREVIEWS
-    left = [entry.path for entry in archive.store.list_folder(f"runs/{staged.run_name}") if entry.is_folder]
-    assert left == []
+    assert folders_of(archive, staged.run_name) == ["done"]
     assert staged.report["bytes"]["bands_written"] > 0
     assert staged.report["peak_memory_mib"]["filter"] < staged.report["peak_memory_mib"]["planned"]
     ours, theirs = stored_values(archive, staged.series[0]), stored_values(archive, done.series[2])
     assert ours.shape == theirs.shape == (N_SLICES, 62, 62)
     assert int(np.abs(ours - theirs).max()) <= 1  # of 65536 steps: the last bit of a float32 now and then
     assert int(np.ptp(ours)) > 5000
+
+
+def folders_of(archive, run_name):
+    """Folders of a run."""
+    entries = archive.store.list_folder(f"runs/{run_name}")
+    return [entry.path.rpartition("/")[2] for entry in entries if entry.is_folder]
 
 
 def stored_values(archive, series):
@@ -239,7 +211,7 @@ def test_a_task_that_fails_for_good_registers_nothing(fresh, work, words):
     assert len(str(caught.value)) < 300
     assert fresh.index.find(Query("SERIES"), limit=9) == []
     run = fresh.store.list_folder("runs")[0].path
-    assert not [entry.path for entry in fresh.store.list_folder(run) if entry.is_folder]
+    assert folders_of(fresh, run.rpartition("/")[2]) == ["done"]
     assert fresh.reconstruct(bins=(0,)).outcomes["added"] == N_SLICES + N_PREVIEWS
 
 

@@ -185,7 +185,7 @@ def test_damaged_chunks_bands_and_packs_are_told_by_their_names(tmp_path):
     store_sample(tmp_path / "source", (tmp_path / "store").as_uri())
     store = open_store((tmp_path / "store").as_uri())
     staged = run_of(store, mode="two_stage", voxel_pitch_mm=0.6)
-    damaged(store, f"{staged.place.folder}/bands", "block0003")
+    damaged(store, f"{staged.place.folder}/bands-bin00", "block0003")
     error = measured(staged.place, 0, reconstruct_slab)["error"]
     assert "block0003" in error
     assert "checksum" in error

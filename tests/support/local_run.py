@@ -16,9 +16,9 @@ from ingest.upload import upload
 from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.plan import make_plan
 from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.reconstruct_scan import run_folder
 from spark_jobs.series import RunRecord
 from spark_jobs.slab_task import slab_volume
+from spark_jobs.submit import run_folder
 from spark_jobs.workers import RunPlace, measured
 from storage.filesystem import open_store
 from storage.publish import publish_bytes

@@ -77,3 +77,16 @@ def never_ends(place: RunPlace, task: int) -> dict[str, Any]:
 def must_not_run(place: RunPlace, task: int) -> dict[str, Any]:
     """No slab task may run."""
     raise AssertionError(f"slab task {task} of {place.folder} ran")
+
+
+def stays_from_two(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; from task 2 on it stays in the middle of its work."""
+    if task >= 2:
+        time.sleep(120)
+    return reconstruct_slab(place, task)
+
+
+def not_the_first_two(place: RunPlace, task: int) -> dict[str, Any]:
+    """The slab task; none of the first two may run."""
+    assert task >= 2, f"slab task {task} of {place.folder} ran again"
+    return reconstruct_slab(place, task)
