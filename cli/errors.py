@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from ingest.errors import ChunkCorruptError, IngestError
 from jobs.errors import JobError, KindUnavailableError
+from local_cluster.errors import ClusterError, ClusterOptionsError, DrainError, UnknownDaemonError
 from pacs.errors import IndexUnavailableError, InstanceNotFoundError, PackError, PacsError, PeerError
 from reconstruction.errors import BackendUnavailableError, ReconstructionError
 from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
@@ -94,6 +95,10 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (PacsError, BAD_INPUT),
     (KindUnavailableError, UNAVAILABLE),
     (JobError, BAD_INPUT),
+    (ClusterOptionsError, USAGE),
+    (UnknownDaemonError, USAGE),
+    (DrainError, FAILED),
+    (ClusterError, UNAVAILABLE),
 )
 
 EXIT_CODE_HELP = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import backup, demo, doctor, inspect, jobs, pacs, plan, reconstruct, serve, upload
+from cli import backup, cluster, demo, doctor, inspect, jobs, pacs, plan, reconstruct, serve, upload
 from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, SettingError, exit_code_of
 from cli.logs import LogConfig, LogFormat, LogLevel, LogSettings, set_up_logging
 from cli.settings import load
@@ -69,6 +69,7 @@ _add(serve.serve)
 app.add_typer(pacs.app, name="pacs")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(backup.app, name="backup")
+app.add_typer(cluster.app, name="cluster")
 _add(doctor.doctor)
 _add(demo.demo)
 

@@ -86,4 +86,7 @@ def drain_worker(state: ClusterState, record: DaemonRecord, timeout_s: float) ->
     try:
         wait_until(f"{record.name} has no work", work_left, lambda seen: not seen, timeout_s=timeout_s)
     except DaemonFailedError as error:
-        raise DrainError(f"{error}; it takes no new tasks, drain it again to wait on") from error
+        raise DrainError(
+            f"{error}; drain it again to wait on (an application without spark.decommission.enabled=true goes on with "
+            "the executors that it has)"
+        ) from error

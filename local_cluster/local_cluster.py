@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Literal
 from local_cluster import hdfs, spark
 from local_cluster.drain import drain_worker, exclude_data_node, wait_until_decommissioned
 from local_cluster.errors import ClusterOptionsError, ClusterRunningError, NotRunningError
-from local_cluster.jars import find_java, hadoop_class_path, spark_home
+from local_cluster.launch import (
+    forget_applications,
+    hadoop_java,
+    launch_of,
+    master_of,
+    require_parts,
+    write_configuration,
+)
 from local_cluster.layout import added_records, first_state, with_spark
 from local_cluster.operator_files import write_operator_files
 from local_cluster.processes import (
@@ -26,7 +33,6 @@ from local_cluster.processes import (
     key_of,
     kill_process,
     marked_processes,
-    require_linux,
     spawn,
     stop_processes,
 )
@@ -46,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
 DRAIN_TIMEOUT_S = 300.0
+_FOLDERS = ("hdfs", "spark", "yarn", "hadoop-conf", "spark-conf", "journal")
 
 
 class LocalCluster:
@@ -69,7 +76,7 @@ class LocalCluster:
         MissingPartError, ClusterOptionsError, DaemonFailedError, StateFileError
             If it cannot start; nothing is left running then.
         """
-        _require_parts(options)
+        require_parts(options)
         cluster = cls(options.folder)
         with locked(cluster.folder):
             old = read_state(cluster.folder)
@@ -133,12 +140,12 @@ class LocalCluster:
     def spark_master(self) -> str:
         """URL of Spark's master, ``spark://host:port``."""
         state = self._state()
-        return spark.master_url(state.options, _master_of(state))
+        return spark.master_url(state.options, master_of(state))
 
     @property
     def spark_ui_url(self) -> str:
         """Page of Spark's master."""
-        return f"http://{self._web_address(_master_of(self._state()).name)}"
+        return f"http://{self._web_address(master_of(self._state()).name)}"
 
     @property
     def conf_folder(self) -> Path:
@@ -185,7 +192,7 @@ class LocalCluster:
             raise ClusterOptionsError(f"a {kind} cannot be added, expected datanode or worker")
         state = self._running_state()
         if kind == "worker":
-            _master_of(state)
+            master_of(state)
         with locked(self.folder):
             state = self._state()
             records = added_records(state, kind, count)
@@ -220,7 +227,7 @@ class LocalCluster:
         """
         record = self._require_running(name)
         if record.kind == "datanode":
-            self._update(lambda state: exclude_data_node(state, name, self._java_command()))
+            self._update(lambda state: exclude_data_node(state, name, hadoop_java(self.options)))
             wait_until_decommissioned(self._state(), record, timeout_s)
         elif record.kind == "worker":
             drain_worker(self._state(), record, timeout_s)
@@ -260,7 +267,7 @@ class LocalCluster:
         if record.kind == "datanode" and record.wanted == "drained":
             state = self._state()
             hdfs.write_excluded(state.options, state.drained("datanode"))
-            hdfs.refresh_nodes(state.options, self._java_command())
+            hdfs.refresh_nodes(state.options, hadoop_java(self.options))
         self._spawn(name)
         wait_for_daemon(self._state(), name, timeout_s)
 
@@ -292,7 +299,9 @@ class LocalCluster:
             self.options, spark=True, workers=workers, worker_cores=worker_cores, worker_memory=worker_memory
         )
         self._update(lambda state: with_spark(replace(state, options=options)))
-        self._spawn_spark(timeout_s)
+        write_configuration(self._state())
+        self._spawn(master_of(self._state()).name)
+        self._spawn_workers(timeout_s)
         self.wait_until_ready(timeout_s)
         write_operator_files(self._state())
 
@@ -304,6 +313,8 @@ class LocalCluster:
         ClusterRunningError
             If another process is just starting it.
         """
+        if not self.folder.is_dir():
+            return
         with locked(self.folder):
             state = read_state(self.folder)
             if state is not None and state.starter not in (None, key_of(os.getpid())):
@@ -321,7 +332,7 @@ class LocalCluster:
                 write_state(replace(state, daemons=ended, starter=None))
 
     def wipe(self) -> None:
-        """Delete the data, configuration and state of a cluster that is stopped; logs stay.
+        """Delete the data, index, configuration and state of a cluster that is stopped; logs stay.
 
         Raises
         ------
@@ -333,10 +344,12 @@ class LocalCluster:
             if state is None:
                 return
             _require_stopped(state)
-            for name in ("hdfs", "spark", "yarn", "hadoop-conf", "spark-conf"):
+            for name in _FOLDERS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-            for name in ("env.sh", "conepacs.toml", STATE_FILE):
-                (self.folder / name).unlink(missing_ok=True)
+            # The index and the journal of the settings in the folder go with the store that they are of.
+            for pattern in ("env.sh", "conepacs.toml", "index.sqlite*", STATE_FILE):
+                for path in self.folder.glob(pattern):
+                    path.unlink()
 
     def _state(self) -> ClusterState:
         state = read_state(self.folder)
@@ -364,34 +377,24 @@ class LocalCluster:
             raise NotRunningError(f"{name} of the cluster in {self.folder} does not run")
         return record
 
-    def _java_command(self) -> list[str]:
-        return hdfs.java_command(self.options, find_java(), hadoop_class_path())
-
     def _bring_up(self, timeout_s: float) -> None:
         """Start the daemons that are wanted; those that need not wait for each other at the same time."""
         started = time.monotonic()
         state = self._state()
-        options = state.options
-        hdfs.write_configuration(options, state.record("namenode"), state.drained("datanode"))
-        if options.spark:
-            shutil.rmtree(spark.work_folder(self.folder) / "recovery", ignore_errors=True)
-            spark.write_configuration(options, _master_of(state))
-            self._spawn(_master_of(state).name)
+        write_configuration(state)
+        if state.options.spark:
+            forget_applications(state)
+            self._spawn(master_of(state).name)
         if not hdfs.is_formatted(self.folder):
-            hdfs.format_name_node(options, self._java_command())
-        for record in (*state.of_kind("namenode"), *state.of_kind("datanode")):
-            self._spawn(record.name)
-        if options.spark:
+            hdfs.format_name_node(state.options, hadoop_java(state.options))
+        for record in state.daemons:
+            if record.wanted == "up" and record.kind not in ("master", "worker"):
+                self._spawn(record.name)
+        if state.options.spark:
             self._spawn_workers(timeout_s)
         self.wait_until_ready(timeout_s)
         write_operator_files(self._state())
         _log.info("cluster in %s ready after %.1f s", self.folder, time.monotonic() - started)
-
-    def _spawn_spark(self, timeout_s: float) -> None:
-        state = self._state()
-        spark.write_configuration(state.options, _master_of(state))
-        self._spawn(_master_of(state).name)
-        self._spawn_workers(timeout_s)
 
     def _spawn_workers(self, timeout_s: float) -> None:
         """Start the workers once the master listens: one that comes earlier tries again only after seconds."""
@@ -402,17 +405,9 @@ class LocalCluster:
     def _spawn(self, name: str) -> None:
         """Start one daemon and note its process."""
         state = self._state()
-        options, record = state.options, state.record(name)
-        if record.kind in ("namenode", "datanode"):
-            command = hdfs.daemon_command(options, record, self._java_command())
-            environment = hdfs.environment_of(options)
-        else:
-            command = spark.daemon_command(options, record, _master_of(state))
-            environment = spark.environment_of(options, record)
-        child, key = spawn(
-            command, log=log_path(self.folder, name), folder=self.folder, environment=environment,
-            mark=str(self.folder),
-        )  # fmt: skip
+        command, environment = launch_of(state, state.record(name))
+        log = log_path(self.folder, name)
+        child, key = spawn(command, log=log, folder=self.folder, environment=environment, mark=str(self.folder))
         self._children[name] = child
         self._update(lambda state: state.with_record(replace(state.record(name), process=key)))
         _log.info("%s started as process %d", name, key.pid)
@@ -425,16 +420,6 @@ class LocalCluster:
 
     def _collect(self) -> None:
         collect_children(self._children.values())
-
-
-def _require_parts(options: ClusterOptions) -> None:
-    """Refuse what cannot work before anything is written."""
-    require_linux()
-    find_java()
-    spark_home()
-    hadoop_class_path()
-    if options.gpu_discovery_script is not None and not os.access(options.gpu_discovery_script, os.X_OK):
-        raise ClusterOptionsError(f"the GPU discovery script {options.gpu_discovery_script} is no program")
 
 
 def _require_stopped(state: ClusterState) -> None:
@@ -453,10 +438,3 @@ def _require_no_starter(state: ClusterState) -> None:
             f"the cluster in {state.options.folder} is just being started by process {state.starter.pid}: wait for "
             "it, or interrupt it"
         )
-
-
-def _master_of(state: ClusterState) -> DaemonRecord:
-    masters = state.of_kind("master")
-    if not masters:
-        raise NotRunningError(f"the cluster in {state.options.folder} has no Spark")
-    return masters[0]

@@ -12,6 +12,8 @@ from typing import Any
 from local_cluster.errors import ClusterOptionsError
 from local_cluster.ports import PORT_SPAN
 
+# A data node takes its folder as a list of URLs, and a percent sign in it as a format.
+_FOLDER = re.compile(r"[A-Za-z0-9/._~+@=-]+")
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
 #: Bytes under one checksum of HDFS; a block is a multiple of it.
 _CHECKSUM_BYTES = 512
@@ -75,6 +77,10 @@ class ClusterOptions:
                 "from it on are used"
             )
         object.__setattr__(self, "folder", self.folder.expanduser().resolve())
+        if not _FOLDER.fullmatch(str(self.folder)):
+            raise ClusterOptionsError(
+                f"the folder is '{self.folder}', only letters, digits and . _ ~ + @ = -: HDFS takes no others"
+            )
         if self.gpu_discovery_script is not None:
             object.__setattr__(self, "gpu_discovery_script", self.gpu_discovery_script.expanduser().resolve())
 

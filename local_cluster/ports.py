@@ -16,7 +16,7 @@ PORTS_OF_KIND: dict[str, tuple[str, ...]] = {
     "resourcemanager": ("rpc", "http", "scheduler", "tracker", "admin"),
     "datanode": ("data", "http", "ipc"),
     "worker": ("rpc", "http"),
-    "nodemanager": ("rpc", "http", "localizer", "shuffle"),
+    "nodemanager": ("rpc", "http", "localizer"),
 }
 _FIRST_OFFSET = {
     "namenode": 0, "master": 2, "resourcemanager": 4, "nodemanager": 10, "datanode": 20, "worker": 200,
@@ -73,7 +73,7 @@ def is_free(host: str, port: int) -> bool:
 def ports_at(base: int, kind: str, index: int) -> dict[str, int]:
     """Ports of one daemon in the fixed layout: role -> port.
 
-    NameNode at `base` and `base` + 1 (web), Spark's master at + 2 and + 3 (web), YARN at + 4 to + 13, data node i at
+    NameNode at `base` and `base` + 1 (web), Spark's master at + 2 and + 3 (web), YARN at + 4 to + 12, data node i at
     + 20 + 3 i (data, web, IPC), worker i at + 200 + 2 i (and its web page).
 
     Raises

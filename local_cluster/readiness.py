@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from local_cluster import hdfs, spark
+from local_cluster import hdfs, spark, yarn
 from local_cluster.errors import DaemonFailedError
 from local_cluster.status import log_path
 from local_cluster.waiting import wait_until
@@ -34,6 +34,8 @@ def wait_until_ready(state: ClusterState, timeout_s: float) -> None:
     _wait_for_hdfs(state, wanted, timeout_s)
     for record in state.of_kind("worker"):
         _wait_for_worker(state, record, timeout_s)
+    if state.of_kind("nodemanager"):
+        _wait_for_yarn(state, timeout_s)
 
 
 def wait_for_daemon(state: ClusterState, name: str, timeout_s: float) -> None:
@@ -59,6 +61,8 @@ def wait_for_daemon(state: ClusterState, name: str, timeout_s: float) -> None:
                 _wait_for_worker(state, worker, timeout_s)
     elif record.kind == "worker":
         _wait_for_worker(state, record, timeout_s)
+    else:
+        _wait_for_yarn(state, timeout_s)
 
 
 def wait_for_master(state: ClusterState, timeout_s: float) -> None:
@@ -103,6 +107,13 @@ def _wait_for_worker(state: ClusterState, record: DaemonRecord, timeout_s: float
     address = f"{state.options.bind}:{record.ports['rpc']}"
     what = f"{record.name} is known to Spark's master as ALIVE"
     _wait(what, state, [record], timeout_s, lambda: spark.ask_master(web_address).state_at(address) == "ALIVE")
+
+
+def _wait_for_yarn(state: ClusterState, timeout_s: float) -> None:
+    managers = state.of_kind("resourcemanager")
+    address = f"{state.options.bind}:{managers[0].ports['http']}"
+    watched = [*managers, *state.of_kind("nodemanager")]
+    _wait("YARN has a node", state, watched, timeout_s, lambda: yarn.count_nodes(address) > 0)
 
 
 def _wait(

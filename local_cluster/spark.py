@@ -63,13 +63,18 @@ def work_folder(folder: Path) -> Path:
     return folder / "spark"
 
 
+def recovery_folder(folder: Path) -> Path:
+    """Where the master notes its workers and applications, for when it is started again."""
+    return work_folder(folder) / "recovery"
+
+
 def master_url(options: ClusterOptions, master: DaemonRecord) -> str:
     """URL that applications give as their master."""
     return f"spark://{options.bind}:{master.ports['rpc']}"
 
 
 def write_configuration(options: ClusterOptions, master: DaemonRecord) -> None:
-    """Write the defaults of applications that are started on this machine with SPARK_CONF_DIR, and GPU scripts."""
+    """Write the defaults of applications that are started on this machine with SPARK_CONF_DIR."""
     folder = conf_folder(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (work_folder(options.folder) / "scratch").mkdir(parents=True, exist_ok=True)
@@ -106,13 +111,13 @@ def environment_of(options: ClusterOptions, record: DaemonRecord) -> dict[str, s
     master = {
         # Running applications outlive the master.
         "spark.deploy.recoveryMode": "FILESYSTEM",
-        "spark.deploy.recoveryDirectory": work / "recovery",
+        "spark.deploy.recoveryDirectory": recovery_folder(options.folder),
         "spark.master.rest.enabled": "false",
     }
     worker: dict[str, object] = {"spark.worker.cleanup.enabled": "true"}
     if options.gpus_per_worker and record.kind == "worker":
         worker["spark.worker.resource.gpu.amount"] = options.gpus_per_worker
-        worker["spark.worker.resource.gpu.discoveryScript"] = _gpu_script(options, record)
+        worker["spark.worker.resource.gpu.discoveryScript"] = _gpu_script_path(options, record)
     return hadoop_environment_of(options) | {
         "SPARK_HOME": str(spark_home()),
         "SPARK_CONF_DIR": str(conf_folder(options.folder)),
@@ -129,6 +134,17 @@ def environment_of(options: ClusterOptions, record: DaemonRecord) -> dict[str, s
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": python_path(),
     }
+
+
+def write_gpu_script(options: ClusterOptions, worker: DaemonRecord) -> None:
+    """Write the program that tells Spark which GPUs a worker has, unless one is given; no two workers have the same."""
+    if not options.gpus_per_worker or options.gpu_discovery_script is not None:
+        return
+    first = worker.index * options.gpus_per_worker
+    addresses = [str(first + number) for number in range(options.gpus_per_worker)]
+    path = _gpu_script_path(options, worker)
+    path.write_text(f"#!/bin/sh\necho '{json.dumps({'name': 'gpu', 'addresses': addresses})}'\n", encoding="ascii")
+    path.chmod(0o755)
 
 
 def python_path() -> str:
@@ -183,13 +199,5 @@ def _java_options(properties: dict[str, object]) -> str:
     return " ".join(shlex.quote(f"-D{name}={value}") for name, value in properties.items())
 
 
-def _gpu_script(options: ClusterOptions, worker: DaemonRecord) -> Path:
-    """Program that tells Spark which GPUs a worker has; workers of one machine must not have the same."""
-    if options.gpu_discovery_script is not None:
-        return options.gpu_discovery_script
-    first = worker.index * options.gpus_per_worker
-    addresses = [str(first + number) for number in range(options.gpus_per_worker)]
-    path = conf_folder(options.folder) / f"gpus-of-{worker.name}.sh"
-    path.write_text(f"#!/bin/sh\necho '{json.dumps({'name': 'gpu', 'addresses': addresses})}'\n", encoding="ascii")
-    path.chmod(0o755)
-    return path
+def _gpu_script_path(options: ClusterOptions, worker: DaemonRecord) -> Path:
+    return options.gpu_discovery_script or conf_folder(options.folder) / f"gpus-of-{worker.name}.sh"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from local_cluster import hdfs, spark
+from local_cluster import hdfs, spark, yarn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,15 @@ class SparkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class YarnStatus:
+    """YARN; `resource_manager` is host:port of its page, `nodes` those that it counts on."""
+
+    resource_manager: str
+    reachable: bool
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """All of it; `healthy` says that every daemon that should run takes part and no block lacks a copy."""
 
@@ -64,6 +73,7 @@ class ClusterStatus:
     daemons: tuple[DaemonStatus, ...]
     hdfs: HdfsStatus
     spark: SparkStatus | None
+    yarn: YarnStatus | None
     healthy: bool
 
     @property
@@ -101,14 +111,16 @@ def read_status(state: ClusterState) -> ClusterStatus:
     daemons = tuple(_daemon_status(state, record, nodes, workers) for record in state.daemons)
     hdfs_status = _hdfs_status(state, namenode, nodes)
     spark_status = _spark_status(state, masters[0], workers) if masters else None
+    yarn_status = _yarn_status(state)
     expected = [each for each in daemons if state.record(each.name).wanted == "up"]
     healthy = (
         all(each.state in ("running", "in service", "alive") for each in expected)
         and hdfs_status.reachable
         and not (hdfs_status.safe_mode or hdfs_status.under_replicated_blocks or hdfs_status.missing_blocks)
         and (spark_status is None or spark_status.reachable)
+        and (yarn_status is None or yarn_status.nodes > 0)
     )
-    return ClusterStatus(options.folder, daemons, hdfs_status, spark_status, healthy)
+    return ClusterStatus(options.folder, daemons, hdfs_status, spark_status, yarn_status, healthy)
 
 
 def log_path(folder: Path, name: str) -> Path:
@@ -173,6 +185,17 @@ def _spark_status(state: ClusterState, master: DaemonRecord, workers: spark.Mast
         url, True, states, sum(worker.cores for worker in alive), sum(worker.cores_used for worker in alive),
         workers.running_apps,
     )  # fmt: skip
+
+
+def _yarn_status(state: ClusterState) -> YarnStatus | None:
+    managers = state.of_kind("resourcemanager")
+    if not managers:
+        return None
+    address = f"{state.options.bind}:{managers[0].ports['http']}"
+    try:
+        return YarnStatus(address, True, yarn.count_nodes(address))
+    except (OSError, ValueError):
+        return YarnStatus(address, False)
 
 
 def _name_node_view(web_address: str) -> hdfs.NameNodeView | None:
