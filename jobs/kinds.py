@@ -136,16 +136,16 @@ def load_run(kind: JobKind) -> Callable[[Any, Any], Mapping[str, Any]]:
         If its module or a library that it needs is not installed here, or has no such function.
     """
     module_name, _, function_name = kind.run.partition(":")
+    refused = f"jobs of kind '{kind.name}' cannot be run here"
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
-        raise KindUnavailableError(f"jobs of kind '{kind.name}' cannot be run here: {error}") from error
-    except AttributeError as error:
-        raise KindUnavailableError(
-            f"jobs of kind '{kind.name}' cannot be run here: {module_name} has no '{function_name}'"
-        ) from error
+        raise KindUnavailableError(f"{refused}: {error}") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise KindUnavailableError(f"{refused}: {module_name} has no '{function_name}'")
     if not callable(function):
-        raise KindUnavailableError(f"jobs of kind '{kind.name}' cannot be run here: {kind.run} is not a function")
+        raise KindUnavailableError(f"{refused}: {kind.run} is not a function")
     found: Callable[[Any, Any], Mapping[str, Any]] = function
     return found
 

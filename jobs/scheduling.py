@@ -112,8 +112,8 @@ def after_death(*, runner: str, deaths: int, attempts_used: int, max_attempts: i
         return Ending("cancelled")
     if attempts_used < max_attempts:
         return Ending("waiting")
-    times = "once" if deaths == 1 else f"{deaths} times"
-    return Ending("failed", f"its runner died {times}, the last was '{runner}'; {_allowed(max_attempts)}")
+    times = f"died, it was '{runner}'" if deaths == 1 else f"died {deaths} times, the last was '{runner}'"
+    return Ending("failed", f"its runner {times}; {_allowed(max_attempts)}")
 
 
 def after_failure(
