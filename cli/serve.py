@@ -145,7 +145,7 @@ def _with_options(
 
 def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
     """Make the DICOM server and the HTTP server over one archive; neither answers yet."""
-    from cli.archive import open_index, open_journal
+    from cli.archive import open_index, open_journal, open_queue
     from pacs.retrieve import InstanceReader
     from pacs.scp import PacsServer
     from storage.filesystem import open_store
@@ -156,7 +156,13 @@ def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
     index, journal = open_index(store, settings.index), open_journal(store, settings.journal.folder)
     reader = InstanceReader(store, journal)
     server = PacsServer(settings.scp, index=index, reader=reader, journal=journal)
-    app = create_app(index=index, reader=reader, settings=settings.http, dicom=server.counters.counts)
+    app = create_app(
+        index=index,
+        reader=reader,
+        settings=settings.http,
+        queue=open_queue(store, settings.index),
+        dicom=server.counters.counts,
+    )
     try:
         return server, HttpServer(app, settings.http)
     except OSError as error:

@@ -7,22 +7,25 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from jobs.queue import JobQueue
 from pacs.index import Index
 from pacs.retrieve import InstanceReader
 from viewer_api.media_types import MediaRange, parse_accept
 from viewer_api.settings import LOOPBACK_NAMES, HttpSettings
 
-#: Where DICOMweb begins.
+#: Where DICOMweb begins, and where the queue of jobs does.
 BASE_PATH = "/dicom-web"
+API_PATH = "/api"
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The archive behind the routes: what there is, its bytes, and the settings."""
+    """The archive behind the routes: what there is, its bytes, the settings, and the queue of jobs if there is one."""
 
     index: Index
     reader: InstanceReader
     settings: HttpSettings
+    queue: JobQueue | None = None
 
 
 def services_of(request: Request) -> Services:

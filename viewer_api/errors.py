@@ -7,6 +7,8 @@
     |-- BadRequestError (ValueError)
     |-- UnknownResourceError
     |-- NotAcceptableError
+    |-- ForbiddenError
+    |-- TooManyStreamsError
     `-- RenderError (ValueError)
 """
 
@@ -19,6 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from jobs.errors import JobError, JobParameterError, JobStateError, UnknownJobError, UnknownKindError
 from pacs.errors import (
     ConformanceError,
     IndexUnavailableError,
@@ -27,7 +30,7 @@ from pacs.errors import (
     PackError,
     PacsError,
 )
-from storage.errors import ChecksumError, MissingFileError, StorageError, StoreUnavailableError
+from storage.errors import ChecksumError, DatabaseError, MissingFileError, StorageError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -51,6 +54,14 @@ class NotAcceptableError(ViewerApiError):
     """None of the media types or transfer syntaxes that the client accepts can be made."""
 
 
+class ForbiddenError(ViewerApiError):
+    """What is asked for is not allowed from where the request comes from."""
+
+
+class TooManyStreamsError(ViewerApiError):
+    """As many clients follow events as the settings allow."""
+
+
 class RenderError(ViewerApiError, ValueError):
     """An instance has no pixels that can be shown, or its pixels contradict its header."""
 
@@ -59,10 +70,17 @@ class RenderError(ViewerApiError, ValueError):
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadRequestError, 400),
     (InvalidQueryError, 400),
+    (JobParameterError, 400),
+    (UnknownKindError, 400),
+    (ForbiddenError, 403),
     (UnknownResourceError, 404),
+    (UnknownJobError, 404),
     (InstanceNotFoundError, 404),
     (NotAcceptableError, 406),
+    (JobStateError, 409),
     (RenderError, 422),
+    (TooManyStreamsError, 503),
+    (DatabaseError, 503),
     (IndexUnavailableError, 503),
     (StoreUnavailableError, 503),
     (ChecksumError, 500),
@@ -71,9 +89,10 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ConformanceError, 500),
     (PacsError, 500),
     (StorageError, 500),
+    (JobError, 500),
 )
 #: Errors whose text is meant for the client; those of the archive itself may name its files, and go to the log.
-_TOLD = (ViewerApiError, InvalidQueryError, InstanceNotFoundError)
+_TOLD = (ViewerApiError, InvalidQueryError, InstanceNotFoundError, JobError)
 _UNTOLD = {
     503: "The archive does not answer at the moment.",
     500: "What the archive holds of this could not be read; the server's log says more.",
@@ -87,7 +106,7 @@ def status_of(error: Exception) -> int:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error with its status and ``{"error": one plain sentence}``."""
-    for base in (ViewerApiError, PacsError, StorageError):
+    for base in (ViewerApiError, PacsError, StorageError, JobError):
         app.add_exception_handler(base, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)

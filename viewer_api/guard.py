@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 
@@ -23,8 +24,15 @@ _HEADERS = {
 }
 
 
+#: Methods that change nothing.
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
 class Guard:
-    """ASGI middleware: refuses foreign host names (DNS rebinding), adds the security headers."""
+    """ASGI middleware: refuses foreign host names (DNS rebinding) and changes that a page of another site asks for.
+
+    Adds the security headers to every answer.
+    """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
@@ -41,8 +49,26 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if not self._settings.allows_host(Headers(scope=scope).get("host", "")):
+        headers = Headers(scope=scope)
+        if not self._settings.allows_host(headers.get("host", "")):
             refusal = error_response(400, "This service is not known by the host name of the request.")
             await refusal(scope, receive, send_guarded)
             return
+        if scope["method"] not in _READING and not self._is_own_page(headers):
+            refusal = error_response(403, "Pages of other sites change nothing here.")
+            await refusal(scope, receive, send_guarded)
+            return
         await self._app(scope, receive, send_guarded)
+
+    def _is_own_page(self, headers: Headers) -> bool:
+        """Whether a request comes from a page of this service, or from no page at all.
+
+        Browsers name the page's site with every request that changes something; other programs do not.
+        """
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return False
+        origin = headers.get("origin")
+        if origin is None:
+            return True
+        own = {urlsplit(self._settings.public_url).netloc, headers.get("host", "")} - {""}
+        return urlsplit(origin).netloc in own

@@ -36,6 +36,7 @@ class HttpServer:
     """
 
     def __init__(self, app: FastAPI, settings: HttpSettings) -> None:
+        self._app = app
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         self._socket = socket.socket(family)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,6 +68,8 @@ class HttpServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Streams of events have no end of their own, and the server waits for what is open.
+        self._app.state.event_streams.stopping.set()
         self._server.should_exit = True
         self._thread.join(_START_TIMEOUT_S)
         self._socket.close()
