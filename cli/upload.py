@@ -16,7 +16,7 @@ from cli.output import mebibytes, print_json, print_pairs, stage_progress
 from cli.settings import StoreSettings, load
 
 if TYPE_CHECKING:
-    from ingest.upload import UploadReport
+    from ingest.upload import UploadProgress, UploadReport
 
 SourceArgument = Annotated[Path, typer.Argument(help="File or folder that the scanner wrote.", metavar="SOURCE")]
 FormatOption = Annotated[
@@ -50,6 +50,9 @@ def upload(
     description: DescriptionOption = None,
     settings: SetOption = None,
     memory: Annotated[str, typer.Option("--memory", help="Memory for one block of views.", metavar="BYTES")] = "1GB",
+    streams: Annotated[
+        int, typer.Option("--streams", help="Files that are sent at once.", metavar="N", min=1, max=64)
+    ] = 4,
     watch: Annotated[bool, typer.Option("--watch", help="Take frames as the scanner writes them.")] = False,
     timeout_s: Annotated[
         float,
@@ -62,17 +65,17 @@ def upload(
 ) -> None:
     """Upload a scan into the store.
 
-    Shows progress, goes on where an interrupted upload stopped, and changes nothing when the scan is there already.
+    Shows progress in views, bytes and MB/s, goes on where an interrupted upload stopped, and changes nothing when the
+    scan is there already.  What arrives is compared with what was sent.
     The geometry that a detector file cannot give comes from a scan.toml in or beside the source (see the manual,
     "Formats").
 
         conepacs upload stone/ --store /data/pacs
         conepacs upload scan.xtekct --set bin_pixels=2
-        conepacs upload stone/ --store hdfs://namenode:8020/pacs
+        conepacs upload stone/ --store webhdfs://namenode:9870/pacs --streams 8
         conepacs upload /scanner/today/ --watch --timeout-s 600
     """
     from ingest.readers import SourceOptions, open_source
-    from ingest.upload import UploadProgress
     from ingest.upload import upload as upload_scan
     from ingest.upload import watch as watch_scan
     from storage.filesystem import open_store
@@ -86,17 +89,19 @@ def upload(
     with stage_progress(as_json) as show:
 
         def tell(progress: UploadProgress) -> None:
-            show("views", progress.views_done, progress.n_views, progress.message)
+            show("views", progress.views_done, progress.n_views, progress.message or _sent(progress))
 
         if watch:
             report = watch_scan(
                 source, target, open_reader=opener, timeout_s=timeout_s, memory_bytes=memory_bytes,
-                restart=restart, progress=tell,
+                streams=streams, restart=restart, progress=tell,
             )  # fmt: skip
         else:
             reader = opener(source)
             try:
-                report = upload_scan(reader, target, memory_bytes=memory_bytes, restart=restart, progress=tell)
+                report = upload_scan(
+                    reader, target, memory_bytes=memory_bytes, streams=streams, restart=restart, progress=tell
+                )
             finally:
                 reader.close()
     if as_json:
@@ -105,6 +110,15 @@ def upload(
     _print_report(report, target.url)
     scan = f"{report.scan_id} --store {shlex.quote(store)}" if store else report.scan_id
     typer.echo(f"next: conepacs plan {scan}\nthen: conepacs reconstruct {scan}")
+
+
+def _sent(progress: UploadProgress) -> str:
+    """Bytes on their way, e.g. ``120.3 of 482.0 MB read, 88.1 MB sent, 61.2 MB/s``."""
+    read, whole, sent, rate = (
+        value / 1e6
+        for value in (progress.pixel_bytes_done, progress.pixel_bytes, progress.sent_bytes, progress.bytes_per_s)
+    )
+    return f"{read:.1f} of {whole:.1f} MB read, {sent:.1f} MB sent, {rate:.1f} MB/s" if whole else ""
 
 
 def _print_report(report: UploadReport, url: str) -> None:
@@ -117,6 +131,7 @@ def _print_report(report: UploadReport, url: str) -> None:
         ("views, bins", f"{report.n_views}, {report.n_bins}"),
         ("stored", f"{mebibytes(report.stored_bytes)} for {mebibytes(report.pixel_bytes)} of pixels"),
         ("files", f"{report.files_written} written, {report.files_kept} kept from before"),
+        ("sent", f"{mebibytes(report.sent_bytes)}, {report.bytes_per_s / 1e6:.1f} MB/s"),
         ("seconds", f"{report.seconds:.1f}"),
         *(("note", note) for note in report.notes),
     ]

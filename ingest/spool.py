@@ -8,7 +8,6 @@ DataNode died; so its bytes wait on the local disk until the store has them.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ingest.chunk_manifest import ChunkFile, scan_folder
 from ingest.chunk_writer import ChunkFileWriter
 from ingest.errors import IngestError
-from storage.checksum import sha256_of_stream
+from storage.checksum import HashingWriter
 from storage.publish import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -36,7 +34,7 @@ _COPY_BYTES = 1024 * 1024
 
 
 class FileGroup:
-    """The chunk files of some bins for the same view blocks, written side by side.
+    """The chunk files of some bins for the same view blocks, written side by side; who opens one closes it.
 
     Parameters
     ----------
@@ -58,20 +56,20 @@ class FileGroup:
         # zstd takes most of the time and leaves the interpreter free meanwhile.
         n_threads = max(1, min(len(bins), MAX_THREADS, os.cpu_count() or 1))
         self._threads = self._stack.enter_context(ThreadPoolExecutor(n_threads, thread_name_prefix="conepacs-spool"))
-        with self._disk_errors():
-            for index in bins:
-                handle = self._stack.enter_context(tempfile.TemporaryFile(prefix="conepacs-", dir=folder))
-                self._handles[index] = handle
-                self._writers[index] = ChunkFileWriter(
-                    handle, scan_id=scan_id, layout=layout, bin_index=index, blocks=blocks
-                )
+        try:
+            with self._disk_errors():
+                for index in bins:
+                    handle = self._stack.enter_context(tempfile.TemporaryFile(prefix="conepacs-", dir=folder))
+                    self._handles[index] = handle
+                    self._writers[index] = ChunkFileWriter(
+                        handle, scan_id=scan_id, layout=layout, bin_index=index, blocks=blocks
+                    )
+        except BaseException:
+            self.close()
+            raise
 
-    def __enter__(self) -> FileGroup:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Drop the temporary files, and what is not written yet."""
         self._threads.shutdown()
         for writer in self._writers.values():
             writer.abandon()
@@ -87,20 +85,30 @@ class FileGroup:
             for one in written:
                 one.result()
 
-    def publish(self, store: Store, bin_index: int) -> tuple[ChunkFile, tuple[int, ...]]:
-        """Finish the file of one bin and publish it; return its entry and the stored bytes of its row groups."""
+    def publish(self, store: Store, bin_index: int, sent: Callable[[int], None]) -> tuple[ChunkFile, tuple[int, ...]]:
+        """Finish the file of one bin and publish it; return its entry and the stored bytes of its row groups.
+
+        Several threads may publish a file each.  `sent` is called with the number of bytes [B] that went out; what it
+        raises ends the file.
+        """
         handle = self._handles[bin_index]
         with self._disk_errors():
             group_bytes = self._writers.pop(bin_index).close()
-            handle.seek(0)
-            sha256, n_bytes = sha256_of_stream(handle)
         name = self._layout.file_name(bin_index, self._blocks)
 
-        def copy(target: BinaryIO) -> None:
-            handle.seek(0)
-            shutil.copyfileobj(handle, target, _COPY_BYTES)
+        def copy(target: BinaryIO) -> tuple[str, int]:
+            with self._disk_errors():
+                handle.seek(0)
+            out = HashingWriter(target)
+            while True:
+                with self._disk_errors():
+                    piece = handle.read(_COPY_BYTES)
+                if not piece:
+                    return out.sha256, out.n_bytes
+                out.write(piece)
+                sent(len(piece))
 
-        publish(store, f"{scan_folder(self._scan_id)}/{name}", copy, kind="replace")
+        sha256, n_bytes = publish(store, f"{scan_folder(self._scan_id)}/{name}", copy, kind="replace")
         file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_bytes, sha256)
         return file, tuple(group_bytes)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ingest.chunk_layout import DEFAULT_MEMORY_BYTES, FILE_BYTES
 from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.readers import open_source
+from ingest.sender import DEFAULT_STREAMS
 from ingest.upload_report import UploadProgress, UploadReport
 from ingest.upload_run import UploadRun, run_upload
 
@@ -32,6 +33,7 @@ def upload(
     *,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     file_bytes: int = FILE_BYTES,
+    streams: int = DEFAULT_STREAMS,
     spool_folder: Path | None = None,
     restart: bool = False,
     progress: Callable[[UploadProgress], None] | None = None,
@@ -44,9 +46,10 @@ def upload(
     store : where to.
     memory_bytes : for one block of views of all bins [B].
     file_bytes : pixel bytes of a chunk file, at least [B].
-    spool_folder : for temporary files as large as one chunk file of every bin; the system's by default.
+    streams : files that are sent at once; a block of several bins gives several files.
+    spool_folder : for temporary files as large as two chunk files of every bin; the system's by default.
     restart : forget an unfinished upload of this scan id first.
-    progress : called now and then.
+    progress : called now and then, from one thread at a time, but not always the same.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def upload(
             f"scan {reader.scan.scan_id}: {available} of {n_views} views are there{_why_no_more(reader, available)}; "
             "upload with watch to wait for them"
         )
-    run = UploadRun(reader, store, memory_bytes, file_bytes, spool_folder, progress)
+    run = UploadRun(reader, store, memory_bytes, file_bytes, streams, spool_folder, progress)
     return run_upload(run, restart=restart)
 
 
@@ -78,6 +81,7 @@ def watch(
     timeout_s: float = 900.0,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     file_bytes: int = FILE_BYTES,
+    streams: int = DEFAULT_STREAMS,
     spool_folder: Path | None = None,
     restart: bool = False,
     progress: Callable[[UploadProgress], None] | None = None,
@@ -90,7 +94,7 @@ def watch(
     open_reader : opens the source; `functools.partial` of `ingest.readers.open_source` to give it options.
     poll_s : pause between two looks at the source [s].
     timeout_s : give up when no new view came for so long [s].  What is uploaded by then is kept.
-    memory_bytes, file_bytes, spool_folder, restart, progress : as for `upload`.
+    memory_bytes, file_bytes, streams, spool_folder, restart, progress : as for `upload`.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def watch(
     """
     reader = _open_when_there(source, open_reader, poll_s, timeout_s, progress)
     try:
-        run = UploadRun(reader, store, memory_bytes, file_bytes, spool_folder, progress)
+        run = UploadRun(reader, store, memory_bytes, file_bytes, streams, spool_folder, progress)
         run.wait_for_view = lambda stop: _wait_for_view(run, stop, poll_s, timeout_s)
         return run_upload(run, restart=restart)
     finally:

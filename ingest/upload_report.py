@@ -18,9 +18,14 @@ _NOTED_SHARE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """Where an upload is: called after every read, written file and, while watching, every look at the source.
+    """Where an upload is: called after every read, now and then while files are sent, and while waiting.
 
-    `message` says what is waited for, else it is empty.
+    Attributes
+    ----------
+    message : what is waited for, else empty.
+    pixel_bytes_done, pixel_bytes : of the projections, before compression [B].
+    sent_bytes : to the store in this run, compressed [B]; what had to be sent twice counts twice.
+    bytes_per_s : of them, since the first was sent.
     """
 
     scan_id: str
@@ -30,6 +35,10 @@ class UploadProgress:
     files_written: int
     files_kept: int
     message: str = ""
+    pixel_bytes_done: int = 0
+    pixel_bytes: int = 0
+    sent_bytes: int = 0
+    bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ class UploadReport:
     n_views, n_bins : int
     files_written, files_kept : chunk files written now, and found complete.
     pixel_bytes, stored_bytes : size of the projections before compression, and of all chunk files [B].
+    sent_bytes, bytes_per_s : compressed, to the store in this run, and per second of sending [B, B/s].
     seconds : float
     statistics : of the projections, one for each energy bin.
     notes : plain sentences on what the pixels show, such as saturation.
@@ -57,6 +67,8 @@ class UploadReport:
     files_kept: int
     pixel_bytes: int
     stored_bytes: int
+    sent_bytes: int
+    bytes_per_s: float
     seconds: float
     statistics: tuple[BinStatistics, ...]
     notes: tuple[str, ...]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from ingest.chunk_manifest import PixelDigests, ScanManifest, manifest_path
 from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
 from ingest.frame_statistics import BinStatistics, add_statistics
 from ingest.frames import check_frames
+from ingest.sender import FileSender
 from ingest.spool import FileGroup
 from ingest.upload_report import UploadProgress, UploadReport, statistics_notes
 from ingest.upload_state import FileRecord, UploadState, begin_upload, record_file, require_same_pixels, sweep_upload
@@ -34,33 +37,83 @@ if TYPE_CHECKING:
     from ingest.upload_report import UploadStage
     from storage.filesystem import Store
 
+#: Progress while files are sent [s].
+TELL_EVERY_S = 0.25
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class UploadRun:
-    """One run of an upload: what it was told, and what it has done."""
+    """One run of an upload: what it was told, and what it has done.
+
+    Several threads send files; counts and `progress` belong to one of them at a time.
+    """
 
     reader: ScanReader
     store: Store
     memory_bytes: int
     file_bytes: int
+    streams: int
     spool_folder: Path | None
     progress: Callable[[UploadProgress], None] | None
     wait_for_view: Callable[[int], None] | None = None
     views_done: int = 0
+    pixel_bytes: int = 0
     files_written: int = 0
     files_kept: int = 0
+    sent_bytes: int = 0
     statistics: tuple[BinStatistics, ...] | None = None
     records: list[FileRecord] = field(default_factory=list)
+    _send_started_s: float | None = None
+    _sent_told_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def scan(self) -> Scan:
         """The scan that is uploaded."""
         return self.reader.scan
 
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes sent per second, since the first."""
+        if self._send_started_s is None:
+            return 0.0
+        return self.sent_bytes / max(1e-3, time.monotonic() - self._send_started_s)
+
     def tell(self, stage: UploadStage, message: str = "") -> None:
         """Report progress."""
+        with self._lock:
+            self._tell(stage, message)
+
+    def count_views(self, n_views: int) -> None:
+        """Count views that were read."""
+        with self._lock:
+            self.views_done += n_views
+            self._tell("reading")
+
+    def count_sent(self, n_bytes: int) -> None:
+        """Count bytes that went to the store."""
+        now_s = time.monotonic()
+        with self._lock:
+            if self._send_started_s is None:
+                self._send_started_s = now_s
+            self.sent_bytes += n_bytes
+            if now_s - self._sent_told_s >= TELL_EVERY_S:
+                self._sent_told_s = now_s
+                self._tell("writing")
+
+    def count_file(self, record: FileRecord, *, kept: bool) -> None:
+        """Count a file that is in the store."""
+        with self._lock:
+            self.records.append(record)
+            if kept:
+                self.files_kept += 1
+            else:
+                self.files_written += 1
+            self._tell("writing")
+
+    def _tell(self, stage: UploadStage, message: str = "") -> None:
         if self.progress is not None:
             self.progress(
                 UploadProgress(
@@ -71,6 +124,10 @@ class UploadRun:
                     files_written=self.files_written,
                     files_kept=self.files_kept,
                     message=message,
+                    pixel_bytes_done=self.pixel_bytes * self.views_done // self.scan.n_views,
+                    pixel_bytes=self.pixel_bytes,
+                    sent_bytes=self.sent_bytes,
+                    bytes_per_s=self.bytes_per_s,
                 )
             )
 
@@ -83,7 +140,7 @@ def run_upload(run: UploadRun, *, restart: bool = False) -> UploadReport:
     """
     path = manifest_path(run.scan.scan_id)
     was_there = run.store.exists(path)
-    again = replace(run, records=[])
+    again = replace(run, records=[], _lock=threading.Lock())
     try:
         return _run_once(run, restart)
     except StorageError as error:
@@ -101,12 +158,15 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     state = begin_upload(run.store, scan, layout, restart=restart)
     layouts: dict[ChunkKind, ChunkLayout] = {"projection": state.layout}
     digests: dict[ChunkKind, str] = {}
-    # While a scanner writes, its flat frames may come last.
-    if run.wait_for_view is None:
-        _upload_fields(run, state, layouts, digests)
-    view_digests = _upload_views(run, state)
-    if run.wait_for_view is not None:
-        _upload_fields(run, state, layouts, digests)
+    run.pixel_bytes = state.layout.pixel_bytes
+    with FileSender(run.streams) as sender:
+        # While a scanner writes, its flat frames may come last.
+        if run.wait_for_view is None:
+            _upload_fields(run, state, sender, layouts, digests)
+        view_digests = _upload_views(run, state, sender)
+        if run.wait_for_view is not None:
+            _upload_fields(run, state, sender, layouts, digests)
+        sender.wait()
     manifest = _manifest(run, state, layouts, PixelDigests(
         tuple(view_digests), digests.get("flat"), digests.get("dark"), digests.get("bad_pixels")
     ))  # fmt: skip
@@ -125,13 +185,15 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
         files_kept=run.files_kept,
         pixel_bytes=state.layout.pixel_bytes,
         stored_bytes=manifest.stored_bytes,
+        sent_bytes=run.sent_bytes,
+        bytes_per_s=run.bytes_per_s,
         seconds=time.monotonic() - started,
         statistics=statistics,
         notes=tuple(statistics_notes(statistics)),
     )
 
 
-def _upload_views(run: UploadRun, state: UploadState) -> list[str]:
+def _upload_views(run: UploadRun, state: UploadState, sender: FileSender) -> list[str]:
     """Upload the projections; return the digest of every view."""
     scan, layout = run.scan, state.layout
     digests: list[str] = []
@@ -139,8 +201,10 @@ def _upload_views(run: UploadRun, state: UploadState) -> list[str]:
         names = [layout.file_name(index, blocks) for index in range(layout.n_bins)]
         missing = [index for index, name in enumerate(names) if name not in state.records]
         expected = _expected_views(state, layout, blocks)
-        with FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder) as group:
+        group = FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder)
+        try:
             for block in range(*blocks):
+                sender.require_sound()
                 for start, frames in _read_block(run, layout, block, whole=bool(missing)):
                     for view, digest in enumerate(_view_digests(frames), start=start):
                         recorded = expected.get(view, digest)
@@ -149,16 +213,23 @@ def _upload_views(run: UploadRun, state: UploadState) -> list[str]:
                     if missing:
                         group.write_block(block, frames)
                     run.statistics = add_statistics(run.statistics, frames)
-                    run.views_done += frames.shape[1]
+                    n_views = frames.shape[1]
                     del frames  # before the next block is read: the memory is for one
-                    run.tell("reading")
-            start, stop = layout.file_views(blocks)
-            _publish_group(run, state, layout, blocks, group, tuple(digests[start:stop]))
+                    run.count_views(n_views)
+        except BaseException:
+            group.close()
+            raise
+        start, stop = layout.file_views(blocks)
+        _send_group(run, state, sender, layout, blocks, group, tuple(digests[start:stop]))
     return digests
 
 
 def _upload_fields(
-    run: UploadRun, state: UploadState, layouts: dict[ChunkKind, ChunkLayout], digests: dict[ChunkKind, str]
+    run: UploadRun,
+    state: UploadState,
+    sender: FileSender,
+    layouts: dict[ChunkKind, ChunkLayout],
+    digests: dict[ChunkKind, str],
 ) -> None:
     """Upload flat and dark frames and the mask of bad pixels, as far as the scan has them."""
     scan = run.scan
@@ -180,10 +251,14 @@ def _upload_fields(
             require_same_pixels(scan, state, what, digest, recorded[kind])
         missing = [index for index, name in enumerate(names) if name not in state.records]
         blocks = (0, layout.n_view_blocks)
-        with FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder) as group:
+        group = FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder)
+        try:
             for block, (start, stop) in enumerate(layout.view_blocks):
                 group.write_block(block, frames[:, start:stop])
-            _publish_group(run, state, layout, blocks, group, (digest,))
+        except BaseException:
+            group.close()
+            raise
+        _send_group(run, state, sender, layout, blocks, group, (digest,))
         layouts[kind], digests[kind] = layout, digest
 
 
@@ -231,27 +306,33 @@ def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool)
         del frames
 
 
-def _publish_group(
+def _send_group(
     run: UploadRun,
     state: UploadState,
+    sender: FileSender,
     layout: ChunkLayout,
     blocks: tuple[int, int],
     group: FileGroup,
     pixels_sha256: tuple[str, ...],
 ) -> None:
-    """Publish the files of a group that are not there, and keep the others."""
-    for index in range(layout.n_bins):
-        record = state.records.get(layout.file_name(index, blocks))
-        if record is None:
-            file, group_bytes = group.publish(run.store, index)
-            record = FileRecord(file, group_bytes, pixels_sha256)
-            if state.manifest is None:
-                record_file(run.store, run.scan.scan_id, record)
-            run.files_written += 1
-        else:
-            run.files_kept += 1
-        run.records.append(record)
-        run.tell("writing")
+    """Have the files of a group sent that are not there, and keep the others."""
+
+    def sent(n_bytes: int) -> None:
+        sender.go_on()
+        run.count_sent(n_bytes)
+
+    def send(index: int) -> None:
+        file, group_bytes = group.publish(run.store, index, sent)
+        record = FileRecord(file, group_bytes, pixels_sha256)
+        if state.manifest is None:
+            record_file(run.store, run.scan.scan_id, record)
+        run.count_file(record, kept=False)
+
+    kept = [state.records.get(layout.file_name(index, blocks)) for index in range(layout.n_bins)]
+    sender.send(group, [functools.partial(send, index) for index, record in enumerate(kept) if record is None])
+    for record in kept:
+        if record is not None:
+            run.count_file(record, kept=True)
 
 
 def _manifest(

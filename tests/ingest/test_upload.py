@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from dataclasses import replace
 
@@ -35,7 +36,7 @@ from tests.support.fake_store import FakeStore, Killed
 from tests.support.peers import REPOSITORY
 
 #: 8 views of 2 bins of 6 x 5 pixels: two views a block, two blocks a file.
-SMALL = {"memory_bytes": 2 * 2 * 6 * 5 * 2, "file_bytes": 4 * 6 * 5 * 2}
+SMALL = {"memory_bytes": 2 * 2 * 6 * 5 * 2, "file_bytes": 4 * 6 * 5 * 2, "streams": 1}
 N_FILES = 2 * 2 + 2 + 2 + 1  # projections, flats, darks, bad pixels
 
 
@@ -320,6 +321,77 @@ def test_progress_goes_up_to_the_end():
     assert (seen[-1].stage, seen[-1].views_done, seen[-1].n_views) == ("done", 8, 8)
     assert seen[-1].files_written == N_FILES
     assert {progress.stage for progress in seen} == {"reading", "writing", "done"}
+
+
+class SlowStore(FakeStore):
+    """Sees how many files are written at once; writing takes a moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock, self.open_files, self.most_files = threading.Lock(), 0, 0
+
+    def open_write(self, path):
+        handle = super().open_write(path)
+        if path.endswith(".tmp") and "parquet.json" not in path:
+            with self.lock:
+                self.open_files += 1
+                self.most_files = max(self.most_files, self.open_files)
+            time.sleep(0.05)
+            with self.lock:
+                self.open_files -= 1
+        return handle
+
+
+@pytest.mark.parametrize(("streams", "at_once"), [(1, 1), (3, 3), (8, 4)])
+def test_the_files_of_a_block_are_sent_side_by_side(streams, at_once):
+    alone, store = FakeStore(), SlowStore()
+    upload(random_reader(n_bins=4), alone, **SMALL)
+    seen = []
+    report = upload(random_reader(n_bins=4), store, **{**SMALL, "streams": streams}, progress=seen.append)
+    assert store.most_files == at_once
+    assert store.files == alone.files
+    assert report.sent_bytes == report.stored_bytes == seen[-1].sent_bytes
+    assert report.bytes_per_s > 0
+    assert (seen[-1].pixel_bytes_done, seen[-1].pixel_bytes) == (report.pixel_bytes, report.pixel_bytes)
+    for values in ([p.views_done for p in seen], [p.sent_bytes for p in seen], [p.files_written for p in seen]):
+        assert values == sorted(values)
+
+
+def test_a_stream_that_fails_stops_the_others_and_the_reading(tmp_path):
+    class Failing(SlowStore):
+        def rename(self, source, target, *, overwrite):
+            if "bin02" in target:
+                raise StoreFullError("the store is full")
+            super().rename(source, target, overwrite=overwrite)
+
+    reader, store = random_reader(n_bins=4, n_views=80, fields=False), Failing()
+    with pytest.raises(StoreFullError, match="the store is full"):
+        upload(reader, store, memory_bytes=2 * 4 * 6 * 5 * 2, file_bytes=1, streams=4, spool_folder=tmp_path)
+    assert reader.n_reads <= 4
+    assert not [path for path in store.files if path.endswith(".tmp")]
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == 1 or not [
+        thread for thread in threading.enumerate() if thread.name.startswith("conepacs-")
+    ]
+
+
+def test_killed_with_several_streams_it_resumes_to_the_same_bytes():
+    whole = FakeStore()
+    upload(random_reader(n_bins=4), whole, **SMALL)
+    for kill_at in range(2, len(whole.renames), 3):
+        store = FakeStore()
+        store.kill_at_rename = kill_at
+        with pytest.raises(Killed):
+            upload(random_reader(n_bins=4), store, **{**SMALL, "streams": 4})
+        assert list_scans(store) == []
+        store.kill_at_rename = None
+        upload(random_reader(n_bins=4), store, **{**SMALL, "streams": 4})
+        assert store.files == whole.files
+
+
+def test_no_stream_at_all_is_refused():
+    with pytest.raises(IngestError, match="at least 1 stream, got 0"):
+        upload(random_reader(), FakeStore(), streams=0)
 
 
 KILLED_UPLOAD = """
