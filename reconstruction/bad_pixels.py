@@ -24,6 +24,8 @@ import numpy as np
 from reconstruction.errors import CalibrationError, ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Float32Array = NDArray[np.float32]
@@ -158,26 +160,56 @@ def find_bad_pixels(
     CalibrationError
         If sizes differ, a value is negative or no number, nothing is lit, or too many pixels are bad.
     """
-    flat, variance = moments(flats, "flat")
-    white = flat
-    bad = known_mask(known, flat.shape)
+
+    def read_rows(start: int, stop: int) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
+        return flats[:, start:stop], None if darks is None else darks[:, start:stop]
+
+    if flats.ndim != 3:
+        raise CalibrationError(f"flat frames need the shape (frame, row, col), got {flats.shape}")
+    if darks is not None and darks.shape[1:] != flats.shape[1:]:
+        raise CalibrationError(f"the flat frames have {flats.shape[1:]} pixels, the dark frames {darks.shape[1:]}")
+    panel = flats.shape[1:]
+    return find_bad_pixels_by_rows(read_rows, (panel[0], panel[1]), known, parameters, band_rows=panel[0])
+
+
+def find_bad_pixels_by_rows(
+    read_rows: Callable[[int, int], tuple[NDArray[np.generic], NDArray[np.generic] | None]],
+    shape: tuple[int, int],
+    known: Mask | None,
+    parameters: CorrectionParameters,
+    *,
+    band_rows: int,
+) -> tuple[Mask, BadPixelCounts]:
+    """Find the bad pixels of one energy bin as `find_bad_pixels` does, bit for bit, with few rows of frames at hand.
+
+    What needs all frames of a pixel is done band by band; of the panel only three numbers a pixel are kept.
+
+    Parameters
+    ----------
+    read_rows : called with first and end row; flats and darks (frame, row, col) of these rows
+    shape : (row, col) of the panel
+    known, parameters : as for `find_bad_pixels`
+    band_rows : rows asked for at a time
+
+    Raises
+    ------
+    CalibrationError
+        As `find_bad_pixels` does.
+    """
+    bad = known_mask(known, shape)
+    white, ratio, dark, n_flats = _panel_statistics(read_rows, shape, band_rows)
     hot_level = None
-    if darks is not None:
-        dark, _ = moments(darks, "dark")
-        if dark.shape != flat.shape:
-            raise CalibrationError(f"the flat frames have {flat.shape} pixels, the dark frames {dark.shape}")
-        white = flat - dark
-        hot_level = dark - float(np.median(dark[~bad])) if not bad.all() else None
-    lit = white[~bad & (white > 0)]
-    if lit.size == 0:
+    if dark is not None:
+        hot_level = np.subtract(dark, _median(dark, ~bad), out=dark) if not bad.all() else None
+    lit = ~bad & (white > 0)
+    if not lit.any():
         raise CalibrationError("no pixel of the flat fields is brighter than the dark fields")
-    median = float(np.median(lit))
+    median = _median(white, lit)
     dead = white <= parameters.dead_below * median
     bright = white >= parameters.bright_above * median
-    hot = np.zeros(white.shape, dtype=np.bool_)
-    if hot_level is not None:
-        hot = hot_level >= parameters.hot_above * median
-    unstable = _unstable(variance, flat, flats.shape[0], dead | bad, parameters.unstable_sigma)
+    hot = np.zeros(shape, dtype=np.bool_) if hot_level is None else hot_level >= parameters.hot_above * median
+    del dark, hot_level, white
+    unstable = _unstable(ratio, n_flats, dead | bad, parameters.unstable_sigma)
     found = BadPixelCounts(*(int(mask.sum()) for mask in (bad, dead, hot, bright, unstable)))
     bad = bad | dead | bright | hot | unstable
     share = float(bad.mean())
@@ -187,6 +219,34 @@ def find_bad_pixels(
             f"bright {found.bright}, unstable {found.unstable}), at most {parameters.max_bad_share:.0%} are accepted"
         )
     return bad, found
+
+
+def _panel_statistics(
+    read_rows: Callable[[int, int], tuple[NDArray[np.generic], NDArray[np.generic] | None]],
+    shape: tuple[int, int],
+    band_rows: int,
+) -> tuple[Float64Array, Float64Array, Float64Array | None, int]:
+    """White, variance of the flats over their mean, dark (None without dark frames), (row, col) each; flat frames."""
+    white, ratio = np.empty(shape), np.empty(shape)
+    dark: Float64Array | None = None
+    n_flats = 0
+    for start in range(0, shape[0], band_rows):
+        rows = slice(start, min(start + band_rows, shape[0]))
+        flats, darks = read_rows(rows.start, rows.stop)
+        n_flats = flats.shape[0]
+        mean, variance = moments(flats, "flat")
+        np.divide(variance, np.maximum(mean, 1e-12), out=ratio[rows])
+        white[rows] = mean
+        if darks is not None:
+            dark = np.empty(shape) if dark is None else dark
+            dark[rows], _ = moments(darks, "dark")
+            white[rows] -= dark[rows]
+    return white, ratio, dark, n_flats
+
+
+def _median(values: Float64Array, where: Mask) -> float:
+    """Median of some pixels, by one copy of them."""
+    return float(np.median(values[where], overwrite_input=True))
 
 
 def rows_with_good_pixels(bad: Mask) -> NDArray[np.int64]:
@@ -226,19 +286,21 @@ def moments(frames: NDArray[np.generic], kind: str) -> tuple[Float64Array, Float
     return mean, squares / max(frames.shape[0] - 1, 1)
 
 
-def _unstable(variance: Float64Array, mean: Float64Array, n_frames: int, skip: Mask, sigma: float) -> Mask:
-    """Pixels whose variance over mean is off the panel's median more than chance explains.
+def _unstable(ratio: Float64Array, n_frames: int, skip: Mask, sigma: float) -> Mask:
+    """Pixels whose variance over mean is off the panel's median more than chance explains; `ratio` is written over.
 
     Counts obey Poisson, an integrating panel some multiple of it, a flickering tube adds to all pixels: the panel's
     own median is the measure.  The ratio then spreads like chi-square with n - 1 degrees of freedom, which the cube
     root makes nearly normal (Wilson and Hilferty, PNAS 17, 684, 1931).
     """
     if n_frames < 4:
-        return np.zeros(mean.shape, dtype=np.bool_)
-    ratio = variance / np.maximum(mean, 1e-12)
-    median = float(np.median(ratio[~skip]))
-    if median <= 0:
-        return np.zeros(mean.shape, dtype=np.bool_)
+        return np.zeros(ratio.shape, dtype=np.bool_)
+    median = _median(ratio, ~skip)
+    if not median > 0:
+        return np.zeros(ratio.shape, dtype=np.bool_)
     spread = 2.0 / (9.0 * (n_frames - 1))
-    deviation = (np.cbrt(ratio / median) * (1 - spread) - (1 - spread)) / math.sqrt(spread)
-    return np.asarray(~skip & (np.abs(deviation) > sigma))
+    deviation = np.cbrt(np.divide(ratio, median, out=ratio), out=ratio)
+    deviation *= 1 - spread
+    deviation -= 1 - spread
+    deviation /= math.sqrt(spread)
+    return np.asarray(~skip & (np.abs(deviation, out=deviation) > sigma))

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reconstruction.bad_pixels import BadPixelCounts, find_bad_pixels_by_rows, rows_with_good_pixels
+from reconstruction.binning import bin_pixels
 from reconstruction.correction import (
     FieldCorrection,
     FloorReport,
     prepare_band,
-    prepare_fields,
     prepare_without_fields,
     to_line_integrals,
 )
+from reconstruction.errors import CalibrationError
 from spark_jobs.errors import PlanError
+from spark_jobs.task_memory import field_band_rows
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,22 +34,42 @@ if TYPE_CHECKING:
 
 
 def find_mask(stored: StoredScan, bin_index: int, parameters: CorrectionParameters) -> tuple[NDArray[np.bool_], str]:
-    """Find the bad pixels of one bin over the whole panel: (row, col) bool, and what was found in words."""
+    """Find the bad pixels of one bin over the whole panel: (row, col) bool, and what was found in words.
+
+    Flat and dark frames are read some rows at a time, so that the memory does not follow from how many there are.
+    """
     scan = stored.scan
+    shape = (scan.n_rows, scan.n_cols)
     known = stored.read_bad_pixels()
-    if scan.content == "counts":
-        correction = prepare_fields(stored.read_flats(bin_index), stored.read_darks(bin_index), known, parameters)
+    if parameters.bad_pixels == "keep":
+        bad, found = np.zeros(shape, dtype=np.bool_), BadPixelCounts()
+    elif scan.content == "counts":
+        bad, found = find_bad_pixels_by_rows(
+            functools.partial(_field_rows, stored, bin_index), shape, known, parameters,
+            band_rows=field_band_rows(stored),
+        )  # fmt: skip
+        rows_with_good_pixels(bad)  # refuses a panel without any
     else:
         correction = prepare_without_fields(
             scan.content, scan.n_rows, scan.n_cols, white_level=scan.white_level or 1.0, bad_pixels=known,
             parameters=parameters,
         )  # fmt: skip
-    found = correction.found
+        bad, found = correction.bad, correction.found
     words = (
-        f"{correction.n_bad} bad pixels of {correction.bad.size} ({found.known} known, {found.dead} dead, "
+        f"{int(bad.sum())} bad pixels of {bad.size} ({found.known} known, {found.dead} dead, "
         f"{found.hot} hot, {found.bright} bright, {found.unstable} unstable)"
     )
-    return correction.bad, words
+    return bad, words
+
+
+def _field_rows(
+    stored: StoredScan, bin_index: int, row_start: int, row_stop: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Flat and dark frames of some rows."""
+    flats = stored.read_flats(bin_index, row_start, row_stop)
+    if flats is None:
+        raise CalibrationError("the frames are raw counts and need flat fields, but the scan has none")
+    return flats, stored.read_darks(bin_index, row_start, row_stop)
 
 
 def mask_bytes(mask: NDArray[np.bool_]) -> bytes:
@@ -71,7 +95,10 @@ class RawBlock:
 
 
 class RowCorrector:
-    """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for."""
+    """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for.
+
+    With `binning` the rows count blocks of as many detector rows, and line integrals are averaged over these blocks.
+    """
 
     def __init__(
         self,
@@ -81,8 +108,12 @@ class RowCorrector:
         parameters: CorrectionParameters,
         row_start: int,
         row_stop: int,
+        *,
+        binning: int = 1,
     ) -> None:
         scan = stored.scan
+        self.binning = binning
+        row_start, row_stop = row_start * binning, row_stop * binning
         self.stored, self.bin_index = stored, bin_index
         whole = prepare_without_fields(
             "normalized" if scan.content == "counts" else scan.content, scan.n_rows, scan.n_cols,
@@ -133,4 +164,4 @@ class RowCorrector:
             indices[here] = block.view_start + first + np.arange(len(part))
             self.floored += report
             at += len(part)
-        return corrected[:, self.keep], indices
+        return bin_pixels(corrected[:, self.keep], self.binning), indices

@@ -45,6 +45,29 @@ class StageCost:
 
 
 @dataclass(frozen=True, slots=True)
+class WayCost:
+    """One of the ways to cut the work that a plan was chosen from, the chosen one first.
+
+    Attributes
+    ----------
+    name : ``fused slabs``, ``two-stage slabs`` or ``bricks``
+    piece_zyx : voxels of the largest piece that one task makes
+    n_tasks, task_bytes, reads, read_bytes, written_bytes, amplification, core_seconds : as for `PlanCost`, over all
+        stages; without plans, manifests and headers of instances
+    """
+
+    name: str
+    piece_zyx: tuple[int, int, int]
+    n_tasks: int
+    task_bytes: int
+    reads: int
+    read_bytes: int
+    written_bytes: int
+    amplification: float
+    core_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanCost:
     """Totals of a plan, over all bins.
 
@@ -61,7 +84,10 @@ class PlanCost:
         read over those stored
     core_seconds : expected time of one core
     row_group_amplification : bytes of row groups read by all tasks, over those that hold the shadow
+    slab_amplification : the same as if slabs read them, whether they do or filter tasks
     stages : what each stage costs, in the order in which they run
+    ways, why : what the plan was chosen from, the chosen way first, and the reason in words
+    rates : name of the rates that the expected time goes by
     """
 
     task_bytes: int
@@ -74,7 +100,11 @@ class PlanCost:
     amplification: float
     core_seconds: float
     row_group_amplification: float = 1.0
+    slab_amplification: float = 1.0
     stages: tuple[StageCost, ...] = ()
+    ways: tuple[WayCost, ...] = ()
+    why: str = ""
+    rates: str = "built-in"
 
     def stage(self, name: str) -> StageCost:
         """The stage of that name; KeyError if the plan has none."""
@@ -86,4 +116,6 @@ class PlanCost:
 
 def cost_from_json(values: dict[str, Any]) -> PlanCost:
     """Make a cost from what `dataclasses.asdict` gave, after a trip through JSON."""
-    return PlanCost(**{**values, "stages": tuple(StageCost(**stage) for stage in values["stages"])})
+    stages = tuple(StageCost(**stage) for stage in values["stages"])
+    ways = tuple(WayCost(**{**way, "piece_zyx": tuple(way["piece_zyx"])}) for way in values["ways"])
+    return PlanCost(**{**values, "stages": stages, "ways": ways})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reconstruction.backends import load_backend
 from spark_jobs.bands import BandFile, band_path, write_band
 from spark_jobs.corrected_rows import RowCorrector, read_mask
-from spark_jobs.plan import geometry_of
+from spark_jobs.plan import working_geometry
 from spark_jobs.prepare_task import mask_path
 from spark_jobs.workers import open_run
 
@@ -34,6 +34,7 @@ def band_file(run: OpenRun, bin_index: int, block: int, row: int, n_cols: int) -
         n_views=stop - start,
         n_cols=n_cols,
         dtype=run.plan.request.band_type,
+        tile_cols=0 if run.plan.bricks is None else run.plan.bricks.tile_cols,
     )
 
 
@@ -42,10 +43,13 @@ def filter_rows(place: RunPlace, task: int) -> dict[str, Any]:
     run = open_run(place)
     plan = run.plan
     bin_index, block, row = filter_tasks(plan, run.stored.n_view_blocks)[task]
-    setup = plan.setup(geometry_of(run.stored), 0)
+    setup = plan.setup(working_geometry(run.stored, plan), 0)
     band = band_file(run, bin_index, block, row, setup.ramp.n_out)
     mask = read_mask(run.store, mask_path(place.folder, bin_index))
-    corrector = RowCorrector(run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop)
+    corrector = RowCorrector(
+        run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
+        binning=plan.detector_binning,
+    )  # fmt: skip
     raw = corrector.read_block(block)
     lines, views = corrector.line_integrals([raw], 0, band.n_views)
     filtered = load_backend(plan.backend).filter_rows(

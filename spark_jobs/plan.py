@@ -3,16 +3,18 @@
 
 A plan fixes slabs, view batches, back end (with its instruction set), stored range and dates, so that every task, retry
 and rerun of it makes the same bytes.  It is kept at ``runs/<run>/plan.json`` and read by the tasks.  ``plan_record`` is
-its value, ``sizing`` cuts the volume, ``stage_costs`` adds up what it costs.
+its value, ``sizing`` and ``brick_sizing`` cut the volume, ``ways`` chooses, ``stage_costs`` adds up what it costs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
 from pacs.preview import preview_factor
 from reconstruction.backends import load_backend
+from reconstruction.binning import binned_geometry
 from reconstruction.coverage import (
     check_full_turn,
     check_reconstructable,
@@ -22,38 +24,40 @@ from reconstruction.coverage import (
 )
 from reconstruction.fdk import SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+from spark_jobs.coarse_voxels import binning_notes, fitting_binning
 from spark_jobs.errors import PlanError
-from spark_jobs.plan_record import ReconstructionPlan, geometry_of, plan_from_bytes
-from spark_jobs.rates import BUILT_IN
-from spark_jobs.sizing import Sizing, choose_stages, cut_volume, slab_alignment, views_together
-from spark_jobs.stage_costs import plan_cost
+from spark_jobs.plan_record import ReconstructionPlan, geometry_of, plan_from_bytes, working_geometry
+from spark_jobs.rates import BUILT_IN, Rates
+from spark_jobs.sizing import Sizing, slab_alignment
+from spark_jobs.ways import choose_way, exact_cost
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from spark_jobs.request import ReconstructionRequest
 
-__all__ = ["ReconstructionPlan", "geometry_of", "make_plan", "plan_from_bytes", "slab_alignment"]
+__all__ = ["ReconstructionPlan", "geometry_of", "make_plan", "plan_from_bytes", "slab_alignment", "working_geometry"]
 
 
-def make_plan(stored: StoredScan, request: ReconstructionRequest) -> ReconstructionPlan:
+def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates = BUILT_IN) -> ReconstructionPlan:
     """Decide everything about a run from the manifest and the request; no pixel is read.
+
+    Parameters
+    ----------
+    stored, request
+        What is reconstructed, and how.
+    rates : Rates
+        What the expected time, and the choice between ways to cut the work, go by.
 
     Raises
     ------
     PlanError, GeometryError, BackendUnavailableError, MemoryBudgetError
         If it cannot be done: the message says what was got, and what is possible.
     """
-    scan = stored.scan
-    geometry = geometry_of(stored)
-    if scan.content == "counts" and scan.flats is None:
-        raise PlanError(f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none")
-    bins = request.bins or tuple(energy_bin.index for energy_bin in scan.bins)
-    unknown = [b for b in bins if not 0 <= b < len(scan.bins)]
-    if unknown:
-        raise PlanError(f"scan {scan.scan_id} has the bins 0 to {len(scan.bins) - 1}, asked for bin {unknown[0]}")
+    bins = _bins(stored, request)
     backend = load_backend(request.backend).name
-    check_full_turn(geometry)  # before the grid: of too few views the arc is what matters
-    grid = _grid(geometry, request)
+    check_full_turn(geometry_of(stored))  # before the grid: of too few views the arc is what matters
+    grid, binning = _grid_and_binning(geometry_of(stored), request)
+    geometry = binned_geometry(geometry_of(stored), binning)
     radius = field_radius_mm(grid, request.fdk.field_radius_mm)
     check_reconstructable(geometry, grid, radius)
     # The reference adds view by view, whatever the symmetry.
@@ -62,28 +66,55 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest) -> Reconstruct
     batches, aligned = _batches(stored, setup)
     if not aligned:
         setup = prepare(geometry, grid, request.fdk, four_fold=False)
-    sizing = Sizing(stored, request, backend, len(batches[0]))
-    setups = cut_volume(sizing, setup)
-    batch_views = views_together(sizing, setups)
-    work = choose_stages(sizing, setups, bins=tuple(bins), batch_views=batch_views, radius_mm=radius)
-    return ReconstructionPlan(
+    sizing = Sizing(stored, request, bins, backend, geometry_of(stored), binning, len(batches[0]), rates)
+    choice = choose_way(sizing, setup)
+    work = choice.work
+    draft = ReconstructionPlan(
         request=request,
         scan_sha256=stored.manifest_sha256,
-        bins=tuple(bins),
+        bins=bins,
         grid=grid,
         radius_mm=radius,
         backend=backend,
         two_stage=work.two_stage,
-        four_fold=setup.quarter is not None,
-        slabs=tuple(part.slab for part in setups),
+        four_fold=work.setups[0].quarter is not None,
+        slabs=tuple(part.slab for part in work.setups),
         rows=work.rows,
-        batches=batches,
-        batch_views=batch_views,
+        batches=batches if work.bricks is None else tuple((block,) for block in range(stored.n_view_blocks)),
+        batch_views=choice.batch_views,
         filter_rows=work.filter_rows,
         preview_factor=preview_factor(grid.shape),
-        cost=plan_cost(work, BUILT_IN),
-        notes=_notes(stored, geometry, grid, radius, setup, request),
+        cost=choice.cost,
+        notes=(
+            *_notes(stored, geometry, grid, radius, setup, request),
+            *binning_notes(geometry_of(stored), grid, binning),
+        ),
+        bricks=work.bricks,
+        detector_binning=binning,
+        encode_slices=work.slices,
     )
+    return dataclasses.replace(draft, cost=exact_cost(stored, draft, choice, rates))
+
+
+def _bins(stored: StoredScan, request: ReconstructionRequest) -> tuple[int, ...]:
+    """The energy bins to make."""
+    scan = stored.scan
+    geometry_of(stored)
+    if scan.content == "counts" and scan.flats is None:
+        raise PlanError(f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none")
+    unknown = [b for b in request.bins if not 0 <= b < len(scan.bins)]
+    if unknown:
+        raise PlanError(f"scan {scan.scan_id} has the bins 0 to {len(scan.bins) - 1}, asked for bin {unknown[0]}")
+    return tuple(request.bins or (energy_bin.index for energy_bin in scan.bins))
+
+
+def _grid_and_binning(geometry: ConeBeamGeometry, request: ReconstructionRequest) -> tuple[VolumeGrid, int]:
+    """The volume, and how many pixels of a side are averaged."""
+    pixel = geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm
+    binning = request.detector_binning
+    if binning == "auto":
+        binning = fitting_binning(request.voxel_pitch_mm or pixel, pixel)
+    return _grid(binned_geometry(geometry, binning), request), binning
 
 
 def _grid(geometry: ConeBeamGeometry, request: ReconstructionRequest) -> VolumeGrid:

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pacs.provenance import parameters_sha256
+from reconstruction.binning import binned_geometry
 from reconstruction.fdk import KERNEL_VERSION, SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
+from spark_jobs.brick_cut import BrickCut, brick_cut_from_json
 from spark_jobs.cost import PlanCost, cost_from_json
 from spark_jobs.errors import PlanError
 from spark_jobs.request import ReconstructionRequest, request_from_json
+from spark_jobs.task_memory import ENCODE_SLICES
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
 
-PLAN_SCHEMA_VERSION = 1
+PLAN_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class ReconstructionPlan:
     filter_rows : rows of one filter task (two stages).
     preview_factor : voxels of a side that a preview voxel averages.
     cost : what it costs.
+    bricks : how slabs are cut in y and x; None where they are made whole.
+    detector_binning : pixels of a side that are averaged after the logarithm.
+    encode_slices : slices on their way into a pack at a time.
     notes : plain sentences an operator should read.
     """
 
@@ -60,11 +66,20 @@ class ReconstructionPlan:
     preview_factor: int
     cost: PlanCost
     notes: tuple[str, ...] = ()
+    bricks: BrickCut | None = None
+    detector_binning: int = 1
+    encode_slices: int = ENCODE_SLICES
 
     @property
     def tasks(self) -> tuple[tuple[int, int], ...]:
         """(bin, slab index) of each slab task, in the order of the task numbers."""
         return tuple((b, s) for b in self.bins for s in range(len(self.slabs)))
+
+    @property
+    def brick_tasks(self) -> tuple[tuple[int, int], ...]:
+        """(bin, brick) of each brick task, in the order of the task numbers; none without bricks."""
+        n_bricks = 0 if self.bricks is None else len(self.slabs) * len(self.bricks.areas)
+        return tuple((b, brick) for b in self.bins for brick in range(n_bricks))
 
     @property
     def run_name(self) -> str:
@@ -75,11 +90,20 @@ class ReconstructionPlan:
         """Everything that shapes the bytes of the result, as JSON values."""
         request = self.request.to_json()
         # How much memory there was shapes nothing that is not named below.
-        for name in ("task_memory_bytes", "mode", "backend", "n_slabs", "slab_slices", "bins", "four_fold"):
+        for name in (
+            "task_memory_bytes", "mode", "backend", "n_slabs", "slab_slices", "bins", "four_fold", "cut",
+            "brick_voxels", "detector_binning", "tuning",
+        ):  # fmt: skip
             request.pop(name)
         if not self.two_stage:
             request.pop("band_type")
-        return {
+        # Only where they are in use: a run without them keeps its name.
+        extra: dict[str, Any] = {}
+        if self.bricks is not None:
+            extra["bricks"] = self.bricks.to_json()
+        if self.detector_binning != 1:
+            extra["detector_binning"] = self.detector_binning
+        return extra | {
             "request": request,
             "scan_sha256": self.scan_sha256,
             "backend": self.backend,
@@ -97,6 +121,13 @@ class ReconstructionPlan:
         """Return one slab's share of the reconstruction."""
         slab = self.slabs[slab_index]
         return prepare(geometry, self.grid, self.request.fdk, slab, four_fold=self.four_fold)
+
+    def brick_setup(self, geometry: ConeBeamGeometry, brick_index: int) -> SlabSetup:
+        """Return one brick's share of the reconstruction."""
+        assert self.bricks is not None
+        brick = self.bricks.brick(brick_index)
+        slab = self.slabs[brick.slab_index]
+        return prepare(geometry, self.grid, self.request.fdk, slab, four_fold=False, area=brick.area)
 
     def to_bytes(self) -> bytes:
         """Write the plan as JSON."""
@@ -118,6 +149,9 @@ class ReconstructionPlan:
             "preview_factor": self.preview_factor,
             "cost": dataclasses.asdict(self.cost),
             "notes": list(self.notes),
+            "bricks": None if self.bricks is None else self.bricks.to_json(),
+            "detector_binning": self.detector_binning,
+            "encode_slices": self.encode_slices,
         }
         return json.dumps(values, sort_keys=True, indent=1).encode()
 
@@ -147,6 +181,9 @@ def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
         preview_factor=values["preview_factor"],
         cost=cost_from_json(values["cost"]),
         notes=tuple(values["notes"]),
+        bricks=brick_cut_from_json(values["bricks"]),
+        detector_binning=values["detector_binning"],
+        encode_slices=values["encode_slices"],
     )
 
 
@@ -177,3 +214,8 @@ def geometry_of(stored: StoredScan) -> ConeBeamGeometry:
     raise PlanError(
         f"scan {scan.scan_id} has no geometry: add a scan.toml with a [geometry] section to its source and upload again"
     )
+
+
+def working_geometry(stored: StoredScan, plan: ReconstructionPlan) -> ConeBeamGeometry:
+    """Return the geometry of the rows that the plan filters: the scan's, with pixels averaged as the plan says."""
+    return binned_geometry(geometry_of(stored), plan.detector_binning)

@@ -55,10 +55,14 @@ def probe_mu_range(
     return _LOW * top, _HIGH * top
 
 
-def probe_bands(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> list[RowBand]:
-    """Return the detector rows that each of the coarse slices needs."""
+def probe_rows(
+    stored: StoredScan, geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float
+) -> tuple[tuple[RowBand, int], ...]:
+    """Return the detector rows that each of the coarse slices needs, and of how many view blocks."""
     parts = [_slice_grid(grid, share) for share in _HEIGHTS]
-    return [row_band(geometry, part, Slab(0, 1), radius_mm) for part in parts]
+    views = set(_spread_views(stored).tolist())
+    n_blocks = sum(1 for start, stop in stored.view_blocks if views & set(range(start, stop)))
+    return tuple((row_band(geometry, part, Slab(0, 1), radius_mm), n_blocks) for part in parts)
 
 
 def _spread_views(stored: StoredScan) -> NDArray[np.int64]:

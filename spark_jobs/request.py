@@ -13,6 +13,8 @@ from spark_jobs.errors import PlanError
 
 Mode = Literal["auto", "fused", "two_stage"]
 BandType = Literal["float32", "float16"]
+Cut = Literal["auto", "slabs", "bricks"]
+Binning = Literal["auto", 1, 2, 4]
 MEBIBYTE = 1 << 20
 
 
@@ -28,6 +30,11 @@ class ReconstructionRequest:
     shape, center_mm : (z, y, x) voxels and (x, y, z) middle of the volume; None covers what the panel sees whole.
     fdk, correction : parameters of the kernels.
     backend : a name in `reconstruction.backends.BACKENDS`.
+    cut : whole slabs, slabs cut into bricks too, or as the cost says.
+    brick_voxels : (y, x) voxels of a brick; None chooses them by cost.
+    detector_binning : pixels of a side that are averaged after the logarithm; ``auto`` takes 2 or 4 where a voxel is as
+        many pixels large.
+    tuning : name of the measured rates to plan with (`spark_jobs.tuning`); "" for the built-in ones.
     mode : filter within the slab tasks (``fused``), once before them (``two_stage``), or as the cost says.
     band_type : how ``two_stage`` stores filtered rows.
     n_slabs, slab_slices : cut the volume into so many slabs, or slabs so high; None cuts by memory.
@@ -53,12 +60,24 @@ class ReconstructionRequest:
     mu_range: tuple[float, float] | None = None
     task_memory_bytes: int = 2048 * MEBIBYTE
     run_id: str = ""
+    cut: Cut = "auto"
+    brick_voxels: tuple[int, int] | None = None
+    detector_binning: Binning = 1
+    tuning: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise PlanError(f"unknown mode '{self.mode}': expected one of {', '.join(get_args(Mode))}")
         if self.band_type not in get_args(BandType):
             raise PlanError(f"unknown band type '{self.band_type}': expected one of {', '.join(get_args(BandType))}")
+        if self.cut not in get_args(Cut):
+            raise PlanError(f"unknown cut '{self.cut}': expected one of {', '.join(get_args(Cut))}")
+        if self.detector_binning not in get_args(Binning):
+            raise PlanError(f"detector_binning must be auto, 1, 2 or 4, got {self.detector_binning}")
+        if self.cut == "bricks" and self.mode == "fused":
+            raise PlanError("bricks read rows that were filtered before: take the mode two_stage or auto")
+        if self.brick_voxels is not None and (self.cut != "bricks" or min(self.brick_voxels) < 1):
+            raise PlanError(f"a brick's size needs the cut 'bricks' and sides of at least 1, got {self.brick_voxels}")
         if self.n_slabs is not None and self.slab_slices is not None:
             raise PlanError("give the number of slabs or their height, not both")
         if self.mu_range is not None and not self.mu_range[0] < self.mu_range[1]:
@@ -80,7 +99,7 @@ def request_from_json(values: dict[str, Any]) -> ReconstructionRequest:
     known = dict(values)
     known["fdk"] = FdkParameters(**known["fdk"])
     known["correction"] = CorrectionParameters(**known["correction"])
-    for name in ("bins", "shape", "center_mm", "mu_range"):
+    for name in ("bins", "shape", "center_mm", "mu_range", "brick_voxels"):
         if known[name] is not None:
             known[name] = tuple(known[name])
     return ReconstructionRequest(**known)

@@ -15,21 +15,21 @@ from pacs.pack import PackWriter
 from pacs.preview import block_average
 from reconstruction.backends import load_backend
 from reconstruction.correction import FloorReport
-from spark_jobs.bands import read_band
+from spark_jobs.brick_task import BrickSlices
 from spark_jobs.checkpoints import finish_once, slab_name
 from spark_jobs.corrected_rows import RawBlock, RowCorrector, read_mask
 from spark_jobs.errors import SparkJobError
-from spark_jobs.filter_task import band_file
+from spark_jobs.filtered_rows import read_window
 from spark_jobs.packs import pack_path
-from spark_jobs.plan import geometry_of
+from spark_jobs.plan import working_geometry
 from spark_jobs.prepare_task import mask_path
 from spark_jobs.series import read_run, series_spec
-from spark_jobs.task_memory import ENCODE_SLICES
 from spark_jobs.workers import open_run
 from storage.checksum import sha256_of_bytes
 from storage.publish import publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -49,10 +49,12 @@ def reconstruct_slab(place: RunPlace, task: int) -> dict[str, Any]:
 
 def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
     """One attempt at a slab."""
+    if run.plan.bricks is not None:
+        return _assemble(run, bin_index, slab_index)
     started = time.perf_counter()
     setup, accumulator, read_bytes, floored = _fill_slab(run, bin_index, slab_index)
     filled = time.perf_counter()
-    result = _publish_slab(run, bin_index, slab_index, accumulator)
+    result = _publish_slab(run, bin_index, slab_index, accumulator.read_slices)
     return result | {
         "bin": bin_index,
         "slab": slab_index,
@@ -64,16 +66,35 @@ def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any
     }
 
 
+def _assemble(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
+    """One attempt at a slab whose bricks are finished: they hold its updates."""
+    started = time.perf_counter()
+    bricks = BrickSlices(run, bin_index, slab_index)
+    result = _publish_slab(run, bin_index, slab_index, bricks.read_slices)
+    return result | {
+        "bin": bin_index,
+        "slab": slab_index,
+        "read_bytes": bricks.read_bytes,
+        "updates": 0,
+        "reconstruct_s": 0.0,
+        "encode_s": time.perf_counter() - started,
+    }
+
+
 def slab_volume(place: RunPlace, task: int) -> NDArray[np.float32]:
     """Return the voxels of one slab task as (z, y, x) float32 mu [1/mm], without encoding them: for checks."""
     run = open_run(place)
-    setup, accumulator, _, _ = _fill_slab(run, *run.plan.tasks[task])
+    bin_index, slab_index = run.plan.tasks[task]
+    if run.plan.bricks is not None:
+        bricks = BrickSlices(run, bin_index, slab_index)
+        return bricks.read_slices(0, run.plan.slabs[slab_index].n_slices)
+    setup, accumulator, _, _ = _fill_slab(run, bin_index, slab_index)
     return accumulator.read_slices(0, setup.slab.n_slices)
 
 
 def _fill_slab(run: OpenRun, bin_index: int, slab_index: int) -> tuple[SlabSetup, SlabAccumulator, int, FloorReport]:
     """Add all views to one slab; also the bytes read, and the values raised to the floor."""
-    setup = run.plan.setup(geometry_of(run.stored), slab_index)
+    setup = run.plan.setup(working_geometry(run.stored, run.plan), slab_index)
     accumulator = load_backend(run.plan.backend).start(setup, threads=run.place.threads)
     fill = _add_bands if run.plan.two_stage else _add_rows
     return setup, accumulator, *fill(run, bin_index, setup, accumulator)
@@ -83,7 +104,10 @@ def _add_rows(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: SlabA
     """Fused: read, correct, filter and back-project batch by batch; the next one is read meanwhile."""
     plan, band = run.plan, setup.band
     mask = read_mask(run.store, mask_path(run.place.folder, bin_index))
-    corrector = RowCorrector(run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop)
+    corrector = RowCorrector(
+        run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
+        binning=plan.detector_binning,
+    )  # fmt: skip
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(_read_blocks, corrector, plan.batches[0])
         for index in range(len(plan.batches)):
@@ -107,7 +131,7 @@ def _add_bands(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: Slab
     for batch in plan.batches:
         parts = []
         for block in batch:
-            part, n_bytes = _read_filtered(run, bin_index, block, setup)
+            part, n_bytes = read_window(run, bin_index, block, setup.window, setup.ramp.n_out)
             parts.append(part)
             read_bytes += n_bytes
         step = max(1, plan.batch_views // len(batch))
@@ -123,22 +147,9 @@ def _add_bands(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: Slab
     return read_bytes, FloorReport()
 
 
-def _read_filtered(run: OpenRun, bin_index: int, block: int, setup: SlabSetup) -> tuple[NDArray[np.float32], int]:
-    """The slab's filtered rows of one view block, (view, row, filtered col), and the bytes read."""
-    plan, wanted = run.plan, setup.band
-    start, stop = run.stored.view_blocks[block]
-    filtered = np.empty((stop - start, wanted.n_rows, setup.ramp.n_out), dtype=np.float32)
-    read_bytes = 0
-    for row in range(*plan.rows, plan.filter_rows):
-        band = band_file(run, bin_index, block, row, setup.ramp.n_out)
-        low, high = max(band.row_start, wanted.row_start), min(band.row_stop, wanted.row_stop)
-        if low < high:
-            read_band(run.store, band, low, high, out=filtered[:, low - wanted.row_start : high - wanted.row_start])
-            read_bytes += (high - low) * band.row_bytes
-    return filtered, read_bytes
-
-
-def _publish_slab(run: OpenRun, bin_index: int, slab_index: int, accumulator: SlabAccumulator) -> dict[str, Any]:
+def _publish_slab(
+    run: OpenRun, bin_index: int, slab_index: int, read_slices: Callable[[int, int], NDArray[np.float32]]
+) -> dict[str, Any]:
     """Encode the slab's slices and its part of the preview into one pack."""
     plan, slab = run.plan, run.plan.slabs[slab_index]
     record = read_run(run.store, run.place.folder, (bin_index,))
@@ -147,7 +158,7 @@ def _publish_slab(run: OpenRun, bin_index: int, slab_index: int, accumulator: Sl
     volume = SeriesEncoder(series_spec(run.stored.scan, plan, record, bin_index, "volume"))
     preview = SeriesEncoder(series_spec(run.stored.scan, plan, record, bin_index, "preview"))
     factor = plan.preview_factor
-    step = max(ENCODE_SLICES, factor)
+    step = plan.encode_slices
 
     def produce(handle: BinaryIO) -> dict[str, Any]:
         digests: list[str] = []
@@ -155,7 +166,7 @@ def _publish_slab(run: OpenRun, bin_index: int, slab_index: int, accumulator: Sl
         # A pack's content must not tell one attempt from another: no time in it.
         writer = PackWriter(handle, source=f"reconstruction {plan.run_name}")
         for start in range(0, slab.n_slices, step):
-            slices = accumulator.read_slices(start, min(start + step, slab.n_slices))
+            slices = read_slices(start, min(start + step, slab.n_slices))
             for offset, values in enumerate(slices):
                 digests.append(_slice_digest(values))
                 encoded = volume.encode_slice(slab.z_start + start + offset, values)

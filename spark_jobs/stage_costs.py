@@ -3,20 +3,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from reconstruction.slabs import amplification, slab_cost
+from pacs.preview import preview_factor
+from spark_jobs import store_reads
 from spark_jobs.bands import ROW_HEAD_BYTES
+from spark_jobs.brick_traffic import MAX_WINDOWS, brick_traffic
 from spark_jobs.cost import PlanCost, StageCost
+from spark_jobs.pack_sizes import PackSizes
+from spark_jobs.store_reads import Traffic
+from spark_jobs.task_memory import ENCODE_SLICES, field_band_rows
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
+    from reconstruction.geometry import VolumeGrid
+    from reconstruction.slabs import RowBand
+    from spark_jobs.brick_cut import BrickCut
     from spark_jobs.rates import Rates
 
+#: What tasks read of the run's dates and a bin's range, and a slab task's record: [B], and of it for each slice.
+_RUN_BYTES, _BIN_BYTES, _RECORD_BYTES, _RECORD_SLICE_BYTES = 190, 230, 700, 70
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class WorkCut:
     """One way to cut the work of a run into tasks.
 
@@ -28,7 +40,13 @@ class WorkCut:
     two_stage : rows are filtered once, before the slab tasks
     band_item_bytes : size of a stored filtered value
     filter_rows : rows of a filter task
-    prepare_bytes, filter_bytes, slab_bytes : peak memory of the largest task of a kind
+    bricks : how slabs are cut in y and x; None for whole slabs
+    binning : pixels of a side that are averaged after the logarithm
+    probe : rows of each coarse slice of the first stage, and the view blocks that each reads
+    task_bytes : peak memory of the largest task by stage
+    plan_bytes : sizes of the plan and of the scan's manifest, which each task reads
+    packs : sizes of packs besides their pixels
+    slices : slices that are put together and encoded at a time
     """
 
     stored: StoredScan
@@ -38,14 +56,30 @@ class WorkCut:
     two_stage: bool
     band_item_bytes: int
     filter_rows: int
-    prepare_bytes: int = 0
-    filter_bytes: int = 0
-    slab_bytes: int = 0
+    bricks: BrickCut | None = None
+    binning: int = 1
+    probe: tuple[tuple[RowBand, int], ...] = ()
+    task_bytes: dict[str, int] = field(default_factory=dict)
+    plan_bytes: tuple[int, int] = (0, 0)
+    packs: PackSizes = field(default_factory=PackSizes)
+    slices: int = ENCODE_SLICES
+
+    @cached_property
+    def rows(self) -> tuple[int, int]:
+        """First and end row that any slab needs; filter tasks begin with the row group that holds the first."""
+        low, high = min(s.band.row_start for s in self.setups), max(s.band.row_stop for s in self.setups)
+        return (low // self.row_step * self.row_step if self.two_stage else low), high
 
     @property
-    def rows(self) -> tuple[int, int]:
-        """First and end detector row that any slab needs."""
-        return min(s.band.row_start for s in self.setups), max(s.band.row_stop for s in self.setups)
+    def row_step(self) -> int:
+        """Rows of a row group, where blocks of pixels that are averaged do not straddle its border; else 1."""
+        row_group = self.stored.layout.row_group
+        return row_group // self.binning if row_group % self.binning == 0 else 1
+
+    @property
+    def grid(self) -> VolumeGrid:
+        """The volume."""
+        return self.setups[0].grid
 
     @property
     def kernel(self) -> str:
@@ -55,66 +89,230 @@ class WorkCut:
             return "any_pose"
         return "circular" if first.quarter is None else "four_fold"
 
+    @property
+    def filter_runs(self) -> tuple[tuple[int, int], ...]:
+        """First and end row of each filter task of a view block."""
+        low, high = self.rows
+        return tuple((a, min(a + self.filter_rows, high)) for a in range(low, high, self.filter_rows))
 
-def plan_cost(work: WorkCut, rates: Rates) -> PlanCost:
-    """Add up a way to cut the work from the manifest and the geometry, without reading a pixel."""
-    stored, first = work.stored, work.setups[0]
-    n_views, n_cols, n_out = first.geometry.n_views, first.geometry.n_cols, first.ramp.n_out
-    n_bins = len(work.bins)
-    costs = [slab_cost(first.geometry, s.grid, s.slab, s.radius_mm) for s in work.setups]
-    low, high = work.rows
-    bands = [(s.band.row_start, s.band.row_stop) for s in work.setups]
+    @property
+    def updates(self) -> int:
+        """Voxels x views."""
+        return len(self.bins) * self.grid.n_voxels * self.setups[0].geometry.n_views
+
+    def raw(self, row_start: int, row_stop: int) -> tuple[int, int]:
+        """Detector rows as stored."""
+        return row_start * self.binning, row_stop * self.binning
+
+    def opening(self) -> Traffic:
+        """What each task reads before anything else: the plan and the manifest."""
+        return Traffic(2, sum(self.plan_bytes))
+
+
+def plan_cost(work: WorkCut, rates: Rates, *, most_windows: int = MAX_WINDOWS) -> PlanCost:
+    """Add up a way to cut the work from the manifest and the geometry, without reading a pixel.
+
+    `most_windows` bounds the parts of filtered rows that are worked out for bricks, see `spark_jobs.brick_traffic`.
+    """
+    stages = [_prepare(work, rates)]
     if work.two_stage:
-        bands = [(a, min(a + work.filter_rows, high)) for a in range(low, high, work.filter_rows)]
-    reads = [stored.ranged_reads_for(a, b, bin_index=bin_index) for a, b in bands for bin_index in work.bins]
-    once = sum(stored.ranged_reads_for(low, high, bin_index=bin_index).stored_bytes for bin_index in work.bins)
-    filtered_rows = sum(b - a for a, b in bands)
-    filtered_row = n_views * n_out * work.band_item_bytes + stored.n_view_blocks * ROW_HEAD_BYTES
-    band_bytes = n_bins * (high - low) * filtered_row if work.two_stage else 0
-    band_read = n_bins * sum(s.band.n_rows for s in work.setups) * filtered_row if work.two_stage else 0
-    pixels = n_bins * n_views * filtered_rows * n_cols
-    filter_s = (pixels + n_bins * n_views * filtered_rows * n_out) / 2 / rates.filter_pixels_per_s
-    correct_s = sum(r.pixel_bytes for r in reads) / rates.read_bytes_per_s + pixels / rates.correct_pixels_per_s
-    updates = n_bins * sum(cost.updates for cost in costs)
-    add_s = updates / rates.updates(work.backend, work.kernel)
-    encode_s = n_bins * first.grid.n_voxels / rates.encode_voxels_per_s
-    stored_bytes, pixel_bytes = sum(r.stored_bytes for r in reads), sum(r.pixel_bytes for r in reads)
-    n_reads, band_reads = sum(r.n_reads for r in reads), 0
-    prepare = StageCost("prepare", n_bins, 0, 0, 0, 0, n_bins * rates.task_overhead_s, 0.0, work.prepare_bytes)
-    stages = [prepare]
-    n_slabs = n_bins * len(work.setups)
-    overhead_s = n_slabs * rates.task_overhead_s
-    pack_bytes = 2 * n_bins * first.grid.n_voxels
-    if work.two_stage:
-        n_tasks = n_bins * stored.n_view_blocks * len(bands)
-        files = sum(1 for a, b in bands for s in work.setups if a < s.band.row_stop and b > s.band.row_start)
-        band_reads = n_bins * stored.n_view_blocks * files
-        filter_all_s = correct_s + filter_s + band_bytes / rates.store_bytes_per_s + n_tasks * rates.task_overhead_s
-        stages.append(
-            StageCost("filter", n_tasks, stored_bytes, band_bytes, n_reads, pixel_bytes, filter_all_s,
-                      filter_s / filter_all_s, work.filter_bytes)
-        )  # fmt: skip
-        slab_s = add_s + encode_s + overhead_s + band_read / rates.band_bytes_per_s
-        stages.append(
-            StageCost("reconstruct", n_slabs, band_read, pack_bytes, band_reads, 0, slab_s, add_s / slab_s,
-                      work.slab_bytes, updates)
-        )  # fmt: skip
+        stages.append(_filter(work, rates))
+    if work.bricks is not None:
+        bricks = brick_traffic(
+            work.stored, work.setups, work.bricks, work.filter_runs, work.band_item_bytes, most=most_windows
+        )
+        stages += [_bricks(work, rates, bricks), _assemble(work, rates)]
+        amplification = bricks.read_bytes / _band_bytes_of_bin(work)
     else:
-        slab_s = correct_s + filter_s + add_s + encode_s + overhead_s
-        stages.append(
-            StageCost("reconstruct", n_slabs, stored_bytes, pack_bytes, n_reads, pixel_bytes, slab_s,
-                      (filter_s + add_s) / slab_s, work.slab_bytes, updates)
-        )  # fmt: skip
+        stages.append(_slabs(work, rates))
+        low, high = min(s.band.row_start for s in work.setups), max(s.band.row_stop for s in work.setups)
+        amplification = sum(s.band.n_rows for s in work.setups) / (high - low)
+    projections = _projections(work)
+    band_files = stages[-1] if work.bricks is None else stages[-2]
     return PlanCost(
         task_bytes=max(stage.task_bytes for stage in stages),
         n_tasks=sum(stage.n_tasks for stage in stages[1:]),
-        read_bytes=pixel_bytes,
-        stored_read_bytes=stored_bytes,
-        ranged_reads=n_reads + band_reads,
-        band_bytes=band_bytes,
-        updates=updates,
-        amplification=amplification(costs),
+        read_bytes=projections.pixel_bytes,
+        stored_read_bytes=projections.read_bytes,
+        ranged_reads=projections.reads + (_without_opening(work, band_files) if work.two_stage else 0),
+        band_bytes=len(work.bins) * _band_bytes_of_bin(work) if work.two_stage else 0,
+        updates=work.updates,
+        amplification=amplification,
         core_seconds=sum(stage.core_seconds for stage in stages),
-        row_group_amplification=stored_bytes / max(1, once),
+        row_group_amplification=row_group_amplification(work),
         stages=tuple(stages),
     )
+
+
+def row_group_amplification(work: WorkCut) -> float:
+    """Bytes of row groups that all tasks read over those that hold the volume's shadow once."""
+    low, high = min(s.band.row_start for s in work.setups), max(s.band.row_stop for s in work.setups)
+    once = _rows_of_bins(work, [(low, high)]).read_bytes
+    return _projections(work).read_bytes / max(1, once)
+
+
+def _without_opening(work: WorkCut, stage: StageCost) -> int:
+    """Reads of filtered rows of a stage: the others are the plan, the manifest, dates and ranges."""
+    other = 4 if work.bricks is None else 2
+    return stage.reads - other * stage.n_tasks
+
+
+def _projections(work: WorkCut) -> Traffic:
+    """Row groups that slab or filter tasks read."""
+    bands = work.filter_runs if work.two_stage else [(s.band.row_start, s.band.row_stop) for s in work.setups]
+    return _rows_of_bins(work, bands)
+
+
+def _rows_of_bins(work: WorkCut, bands: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> Traffic:
+    total = Traffic()
+    for bin_index in work.bins:
+        for band in bands:
+            total += store_reads.projection_rows(work.stored, bin_index, *work.raw(*band))
+    return total
+
+
+def _band_bytes_of_bin(work: WorkCut) -> int:
+    """Filtered rows of one bin as stored."""
+    setup, (low, high) = work.setups[0], work.rows
+    n_tiles = 1 if work.bricks is None else -(-setup.ramp.n_out // work.bricks.tile_cols)
+    heads = work.stored.n_view_blocks * n_tiles * ROW_HEAD_BYTES
+    return (high - low) * (setup.geometry.n_views * setup.ramp.n_out * work.band_item_bytes + heads)
+
+
+def _filter_seconds(work: WorkCut, n_rows: int, rates: Rates) -> tuple[float, float]:
+    """Seconds to correct so many rows of all views and bins, and to filter them."""
+    setup = work.setups[0]
+    views = len(work.bins) * setup.geometry.n_views * n_rows
+    raw = views * work.binning**2 * setup.geometry.n_cols
+    ramp = views * (setup.geometry.n_cols + setup.ramp.n_out) / 2
+    return raw / rates.correct_pixels_per_s, ramp / rates.filter_pixels_per_s
+
+
+def _prepare(work: WorkCut, rates: Rates) -> StageCost:
+    stored, scan = work.stored, work.stored.scan
+    n_bands = -(-scan.n_rows // field_band_rows(stored))
+    total, seconds = Traffic(), 0.0
+    for bin_index in work.bins:
+        fields = store_reads.field_rows(stored, bin_index, 0, scan.n_rows, bands=n_bands)
+        total += work.opening() + fields + store_reads.frame_rows(stored, "bad_pixels", 0, 0, scan.n_rows)
+        total += Traffic(len(work.probe) > 0, 0)
+        for band, n_blocks in work.probe:
+            rows = store_reads.projection_rows(stored, bin_index, band.row_start, band.row_stop)
+            total += store_reads.some_blocks(stored, rows, n_blocks)
+            total += store_reads.field_rows(stored, bin_index, band.row_start, band.row_stop)
+        if work.probe:
+            # Footers are kept from slice to slice.
+            again = len(work.probe)
+            fields = store_reads.field_footers(stored, bin_index)
+            total += store_reads.projection_footers(stored, bin_index)
+            total = Traffic(total.reads - again * fields.reads, total.read_bytes - again * fields.read_bytes,
+                            total.pixel_bytes)  # fmt: skip
+        seconds += rates.task_overhead_s
+    seconds += total.pixel_bytes / rates.read_bytes_per_s + total.read_bytes / rates.read_bytes_per_s
+    written = len(work.bins) * (store_reads.mask_bytes_of(stored) + _BIN_BYTES)
+    return StageCost("prepare", len(work.bins), total.read_bytes, written, total.reads, total.pixel_bytes, seconds, 0.0,
+                     work.task_bytes.get("prepare", 0))  # fmt: skip
+
+
+def _corrected(work: WorkCut, bin_index: int, rows: tuple[int, int]) -> Traffic:
+    """What a task reads besides projections to correct some rows: mask, flat and dark frames."""
+    mask = Traffic(1, store_reads.mask_bytes_of(work.stored))
+    return mask + store_reads.field_rows(work.stored, bin_index, *work.raw(*rows))
+
+
+def _filter(work: WorkCut, rates: Rates) -> StageCost:
+    stored, total = work.stored, _projections(work)
+    n_blocks = stored.n_view_blocks
+    n_tasks = len(work.bins) * n_blocks * len(work.filter_runs)
+    for bin_index in work.bins:
+        for rows in work.filter_runs:
+            each = work.opening() + _corrected(work, bin_index, rows)
+            total += (each + store_reads.projection_footer(stored, bin_index)).times(n_blocks)
+    written = len(work.bins) * _band_bytes_of_bin(work)
+    correct_s, filter_s = _filter_seconds(work, work.rows[1] - work.rows[0], rates)
+    seconds = (
+        total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s + written / rates.store_bytes_per_s
+        + n_tasks * rates.task_overhead_s
+    )  # fmt: skip
+    return StageCost("filter", n_tasks, total.read_bytes, written, total.reads, total.pixel_bytes, seconds,
+                     filter_s / seconds, work.task_bytes.get("filter", 0))  # fmt: skip
+
+
+def _packs_written(work: WorkCut) -> int:
+    """Packs and records of all slab tasks."""
+    factor = preview_factor(work.grid.shape)
+    per_bin = sum(
+        work.packs.bytes_of(work.grid, s.slab.n_slices, factor) + _RECORD_BYTES + _RECORD_SLICE_BYTES * s.slab.n_slices
+        for s in work.setups
+    )
+    return len(work.bins) * per_bin
+
+
+def _slabs(work: WorkCut, rates: Rates) -> StageCost:
+    stored, setups, n_bins = work.stored, work.setups, len(work.bins)
+    n_tasks = n_bins * len(setups)
+    total = (work.opening() + Traffic(2, _RUN_BYTES + _BIN_BYTES)).times(n_tasks)
+    add_s = work.updates / rates.updates(work.backend, work.kernel)
+    seconds = add_s + n_bins * work.grid.n_voxels / rates.encode_voxels_per_s + n_tasks * rates.task_overhead_s
+    gpu_s = add_s
+    if work.two_stage:
+        bands = _band_reads(work)
+        total += bands.times(n_bins)
+        seconds += n_bins * bands.read_bytes / rates.band_bytes_per_s
+    else:
+        total += _projections(work)
+        for bin_index in work.bins:
+            total += store_reads.projection_footers(stored, bin_index).times(len(setups))
+            for setup in setups:
+                total += _corrected(work, bin_index, (setup.band.row_start, setup.band.row_stop))
+        correct_s, filter_s = _filter_seconds(work, sum(s.band.n_rows for s in setups), rates)
+        seconds += total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s
+        gpu_s += filter_s
+    return StageCost("reconstruct", n_tasks, total.read_bytes, _packs_written(work), total.reads, total.pixel_bytes,
+                     seconds, gpu_s / seconds, work.task_bytes.get("reconstruct", 0), work.updates)  # fmt: skip
+
+
+def _band_reads(work: WorkCut) -> Traffic:
+    """Filtered rows that the slabs of one bin read."""
+    setup = work.setups[0]
+    row_bytes = setup.geometry.n_views * setup.ramp.n_out * work.band_item_bytes
+    row_bytes += work.stored.n_view_blocks * ROW_HEAD_BYTES
+    files = sum(1 for a, b in work.filter_runs for s in work.setups if a < s.band.row_stop and b > s.band.row_start)
+    return Traffic(work.stored.n_view_blocks * files, sum(s.band.n_rows for s in work.setups) * row_bytes)
+
+
+def _bricks(work: WorkCut, rates: Rates, bands: Traffic) -> StageCost:
+    assert work.bricks is not None
+    n_bins = len(work.bins)
+    n_tasks = n_bins * len(work.setups) * len(work.bricks.areas)
+    total = work.opening().times(n_tasks) + bands.times(n_bins)
+    written = n_bins * _brick_bytes_of_bin(work)
+    share = sum(a.shape[0] * a.shape[1] for a in work.bricks.areas) / (work.grid.shape[1] * work.grid.shape[2])
+    add_s = share * work.updates / rates.updates(work.backend, work.kernel)
+    seconds = (
+        n_bins * bands.read_bytes / rates.band_bytes_per_s + add_s + written / rates.store_bytes_per_s
+        + n_tasks * rates.task_overhead_s
+    )  # fmt: skip
+    return StageCost("bricks", n_tasks, total.read_bytes, written, total.reads, 0, seconds, add_s / seconds,
+                     work.task_bytes.get("bricks", 0), round(share * work.updates))  # fmt: skip
+
+
+def _brick_bytes_of_bin(work: WorkCut) -> int:
+    """Voxels of one bin's bricks as stored."""
+    assert work.bricks is not None
+    per_slice = sum(4 * a.shape[0] * a.shape[1] + 4 for a in work.bricks.areas)
+    return work.grid.shape[0] * per_slice
+
+
+def _assemble(work: WorkCut, rates: Rates) -> StageCost:
+    assert work.bricks is not None
+    n_bins, n_tasks = len(work.bins), len(work.bins) * len(work.setups)
+    steps = sum(-(-s.slab.n_slices // work.slices) for s in work.setups)
+    bricks = Traffic(steps * len(work.bricks.areas), _brick_bytes_of_bin(work)).times(n_bins)
+    total = (work.opening() + Traffic(2, _RUN_BYTES + _BIN_BYTES)).times(n_tasks) + bricks
+    seconds = (
+        bricks.read_bytes / rates.band_bytes_per_s + n_bins * work.grid.n_voxels / rates.encode_voxels_per_s
+        + n_tasks * rates.task_overhead_s
+    )  # fmt: skip
+    return StageCost("assemble", n_tasks, total.read_bytes, _packs_written(work), total.reads, 0, seconds, 0.0,
+                     work.task_bytes.get("assemble", 0))  # fmt: skip

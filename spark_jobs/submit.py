@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pacs.errors import PackError
 from pacs.pack import read_pack_manifest
 from pacs.register import register_packs
+from spark_jobs.brick_task import back_project_brick, brick_file
 from spark_jobs.checkpoints import (
     bands_folder,
     bands_stem,
@@ -23,7 +24,7 @@ from spark_jobs.checkpoints import (
 from spark_jobs.errors import JobStoppedError, SparkJobError, TaskFailedError
 from spark_jobs.filter_task import band_file, filter_rows, filter_tasks
 from spark_jobs.packs import DONE_FOLDER, RUNS_FOLDER, stopped_marks, submit_folder
-from spark_jobs.plan import geometry_of
+from spark_jobs.plan import working_geometry
 from spark_jobs.prepare_task import mask_path, prepare_bin
 from spark_jobs.series import RunRecord, fix_run, read_run
 from spark_jobs.workers import OpenRun, RunPlace
@@ -116,6 +117,8 @@ def run_stages(run: OpenRun, stages: StageRunner, slab_work: SlabWork, *, again:
         slabs = {task: found[name] for task, name in names.items() if name in found}
         if plan.two_stage:
             done.append(_filter(run, stages, {plan.tasks[task][0] for task in names if task not in slabs}))
+        if plan.bricks is not None:
+            done.append(_bricks(run, stages, {plan.tasks[task] for task in names if task not in slabs}))
         done.append(_slabs(run, stages, slab_work, slabs))
         stages.stop_if_told("register", 0, 1)
     except JobStoppedError as error:
@@ -153,7 +156,7 @@ def _fixed(run: OpenRun, software: str) -> RunRecord:
 def _filter(run: OpenRun, stages: StageRunner, bins: set[int]) -> StageResult:
     """Filtered rows, as far as they are not there with their size and some slab of these bins needs them."""
     plan = run.plan
-    n_cols = plan.setup(geometry_of(run.stored), 0).ramp.n_out
+    n_cols = plan.setup(working_geometry(run.stored, plan), 0).ramp.n_out
     sizes = {
         entry.path: entry.size
         for bin_index in bins
@@ -168,12 +171,11 @@ def _filter(run: OpenRun, stages: StageRunner, bins: set[int]) -> StageResult:
     return stages.run("filter", len(tasks), filter_rows, finished=finished)
 
 
-def _slabs(
-    run: OpenRun, stages: StageRunner, slab_work: SlabWork, finished: dict[int, dict[str, Any]]
-) -> StageResult:
+def _slabs(run: OpenRun, stages: StageRunner, slab_work: SlabWork, finished: dict[int, dict[str, Any]]) -> StageResult:
     """A pack of each slab."""
     try:
-        return stages.run("reconstruct", len(run.plan.tasks), slab_work, finished=finished)
+        name = "reconstruct" if run.plan.bricks is None else "assemble"
+        return stages.run(name, len(run.plan.tasks), slab_work, finished=finished)
     except (JobStoppedError, TaskFailedError):
         raise
     except SparkJobError:
@@ -185,6 +187,24 @@ def _slabs(
 def _delete_bands(run: OpenRun) -> None:
     for bin_index in run.plan.bins:
         run.store.delete(bands_folder(run.place.bands_stem, bin_index), recursive=True)
+
+
+def _bricks(run: OpenRun, stages: StageRunner, wanted: set[tuple[int, int]]) -> StageResult:
+    """Bricks, as far as they are not there with their size and one of these slabs (bin, slab) needs them."""
+    plan = run.plan
+    assert plan.bricks is not None
+    sizes = {
+        entry.path: entry.size
+        for bin_index in {bin_index for bin_index, _ in wanted}
+        for entry in run.store.list_folder(bands_folder(run.place.bands_stem, bin_index))
+    }
+    finished: dict[int, dict[str, Any]] = {}
+    for task, (bin_index, brick_index) in enumerate(plan.brick_tasks):
+        brick = brick_file(run, bin_index, brick_index)
+        slab = bin_index, plan.bricks.brick(brick_index).slab_index
+        if slab not in wanted or sizes.get(brick.path) == brick.file_bytes:
+            finished[task] = {"peak_bytes": 0}
+    return stages.run("bricks", len(plan.brick_tasks), back_project_brick, finished=finished)
 
 
 def register(run: OpenRun, index: Index, finished: Finished) -> dict[Outcome, int]:

@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+from reconstruction.bad_pixels import find_bad_pixels, find_bad_pixels_by_rows
 from reconstruction.correction import (
     CorrectionParameters,
     FloorReport,
@@ -315,3 +316,31 @@ def test_sizes_and_parameters_that_do_not_fit():
     for changes in ({"count_floor": 0.0}, {"bad_pixels": "drop"}, {"max_bad_share": 1.5}):
         with pytest.raises(ParameterError):
             CorrectionParameters(**changes)
+
+
+@pytest.mark.parametrize("n_flats", [3, 12])
+@pytest.mark.parametrize("with_darks", [True, False])
+@pytest.mark.parametrize("band_rows", [1, 7, 40])
+def test_bad_pixels_by_bands_of_rows_are_those_of_the_whole_panel(n_flats, with_darks, band_rows):
+    rng = np.random.default_rng(8)
+    flats = rng.poisson(900, size=(n_flats, 40, 50)).astype("u2")
+    flats[:, 3, 4] = 0
+    flats[:, 5, 6] = 60000
+    flats[::2, 30, 31] += 500
+    darks = rng.poisson(3, size=(5, 40, 50)).astype("u2")
+    darks[:, 20, 21] += 400
+    known = rng.random((40, 50)) < 0.01
+    asked = []
+
+    def read_rows(start, stop):
+        asked.append(stop - start)
+        return flats[:, start:stop], darks[:, start:stop] if with_darks else None
+
+    expected, counts = find_bad_pixels(flats, darks if with_darks else None, known, CorrectionParameters())
+    got, found = find_bad_pixels_by_rows(read_rows, (40, 50), known, CorrectionParameters(), band_rows=band_rows)
+    assert np.array_equal(got, expected)
+    assert found == counts
+    assert found.dead
+    assert found.bright
+    assert bool(found.unstable) == (n_flats == 12)
+    assert max(asked) <= band_rows

@@ -166,8 +166,8 @@ def test_a_changed_scan_or_a_broken_plan_is_told_plainly(small, tmp_path):
     got = measured(run.place, 0, reconstruct_slab)
     assert got == {"error": f"scan {SCAN_ID} is not the one that {run.place.folder} was planned for"}
     with small.open_write(path) as handle:
-        handle.write(whole.replace(b'"schema_version": 1', b'"schema_version": 2'))
-    assert "plan schema version 2, expected 1" in measured(run.place, 0, reconstruct_slab)["error"]
+        handle.write(whole.replace(b'"schema_version": 2', b'"schema_version": 1'))
+    assert "plan schema version 1, expected 2" in measured(run.place, 0, reconstruct_slab)["error"]
 
 
 def damaged(store, folder, name):

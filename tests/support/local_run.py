@@ -13,6 +13,7 @@ from data_samples.make_sample import make_sample
 from ingest.chunks import open_scan_chunks
 from ingest.readers import open_source
 from ingest.upload import upload
+from spark_jobs.brick_task import back_project_brick
 from spark_jobs.filter_task import filter_rows, filter_tasks
 from spark_jobs.plan import make_plan
 from spark_jobs.prepare_task import prepare_bin
@@ -74,6 +75,8 @@ class LocalRun:
             n_tasks = len(filter_tasks(plan, open_scan_chunks(self.store, plan.request.scan_id).n_view_blocks))
             self.filtered = [measured(place, task, filter_rows) for task in range(n_tasks)]
             assert not [r["error"] for r in self.filtered if "error" in r]
+        self.bricks = [measured(place, task, back_project_brick) for task in range(len(plan.brick_tasks))]
+        assert not [r["error"] for r in self.bricks if "error" in r]
         return place
 
     def volume(self, bin_index: int = 0) -> np.ndarray:
