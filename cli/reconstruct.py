@@ -111,7 +111,8 @@ def reconstruct(
             result = reconstruct_scan(
                 opened, opened_index, request,
                 session=session_starter(spark_settings, show, log_file),
-                task_threads=spark_settings.task_threads, progress=show, again=again,
+                task_threads=spark_settings.task_threads, publishers=spark_settings.publishers_per_node, progress=show,
+                again=again,
             )  # fmt: skip
         results.append(result)
         if not as_json:

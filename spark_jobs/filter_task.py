@@ -55,5 +55,7 @@ def filter_rows(place: RunPlace, task: int) -> dict[str, Any]:
     filtered = load_backend(plan.backend).filter_rows(
         setup, lines, views, row_start=band.row_start, threads=place.threads
     )
-    written = write_band(run.store, band, filtered)
-    return {"written_bytes": written, "read_bytes": corrector.read_bytes, "floored": asdict(corrector.floored)}
+    with run.publishing():
+        written = write_band(run.store, band, filtered)
+    figures = {"written_bytes": written, "read_bytes": corrector.read_bytes, "floored": asdict(corrector.floored)}
+    return figures | run.store_counts()

@@ -34,4 +34,4 @@ def prepare_bin(place: RunPlace, task: int) -> dict[str, Any]:
             plan.backend,
         )  # fmt: skip
     mu_range, words = fix_bin(run.store, place.folder, bin_index, mu_range, words)
-    return {"bin": bin_index, "bad_pixels": words, "mu_range": list(mu_range)}
+    return {"bin": bin_index, "bad_pixels": words, "mu_range": list(mu_range)} | run.store_counts()

@@ -106,6 +106,7 @@ def reconstruct_scan(
     *,
     session: Callable[[], SparkSession],
     task_threads: int = 1,
+    publishers: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
     again: bool = False,
     should_stop: Callable[[], bool] | None = None,
@@ -122,6 +123,7 @@ def reconstruct_scan(
     request : what to do.
     session : starts Spark; called only when something has to be computed.
     task_threads : threads of one task.
+    publishers : tasks of a node that publish at the same time, whichever job they are of; 0 for all.
     progress : called with the stage's name, tasks done, tasks in all.
     again : compute also what is registered already (the result must be identical); nothing finished is used.
     should_stop : whether to stop; asked between stages, and during them by another thread.
@@ -147,8 +149,8 @@ def reconstruct_scan(
             return _unchanged(stored, plan, kept, planned)
     publish_bytes(store, f"{folder}/plan.json", plan.to_bytes(), kind="replace")
     spark = StartedOnce(session, on_start)
-    with open_submit(store, stored, plan, task_threads=task_threads, again=again) as run:
-        stages = StageRunner(spark, run.place, progress, should_stop)
+    with open_submit(store, stored, plan, task_threads=task_threads, publishers=publishers, again=again) as run:
+        stages = StageRunner(spark, run.place, progress, should_stop, plan.cost.task_bytes)
         finished = run_stages(run, stages, slab_work, again=again, software=software_version())
         register_started = time.perf_counter()
         outcomes = {str(kind): count for kind, count in register(run, index, finished).items()}
@@ -159,6 +161,11 @@ def reconstruct_scan(
         series=[dataclasses.asdict(s) for s in series], software=software_version(),
         seconds={"session": spark.start_s, "register": register_s, "whole": time.perf_counter() - started},
     )  # fmt: skip
+    for task in report["over_memory"]:
+        _log.warning(
+            "run %s: a worker took %.0f MiB in stage %s, task %d, where %.0f MiB were planned",
+            plan.run_name, task["measured_mib"], task["stage"], task["task"], task["planned_mib"],
+        )  # fmt: skip
     report_path = write_report(store, folder, report)
     return RunResult(
         scan_id=request.scan_id,

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from spark_jobs.spark_metrics import SparkMetrics
+from storage.counted_store import StoreCounts
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 REPORT_SCHEMA_VERSION = 1
 _PACKAGES = ("numpy", "scipy", "numba", "pyarrow", "pyspark", "pydicom")
 _MIB = 1 << 20
+#: Figures of a stage's plan that its tasks are held against.
+_PLANNED = ("read_bytes", "reads", "written_bytes")
 
 
 def run_report(
@@ -71,6 +74,8 @@ def run_report(
         "reused_tasks": {stage.name: len(stage.reused) for stage in stages},
         "spark": {**dataclasses.asdict(spark), "executor_run_s": round(spark.executor_run_s, 3), "ui_url": ui_url},
         "shuffle_bytes": spark.shuffle_bytes,
+        "stages": [_stage_figures(plan, stage) for stage in stages],
+        "over_memory": over_memory(plan, stages),
         "bytes": {
             "scan_stored": stored.manifest.stored_bytes,
             "read_by_tasks": sum(r.get("read_bytes", 0) for r in computed),
@@ -95,6 +100,40 @@ def run_report(
             for place, r in enumerate(slabs.results)
         ],
     }  # fmt: skip
+
+
+def _stage_figures(plan: ReconstructionPlan, stage: StageResult) -> dict[str, Any]:
+    """What the tasks of a stage that ran in this submit did at the store, as counted there, beside the plan's figures.
+
+    The plan's are of all tasks: compare them where none was reused.
+    """
+    counts = StoreCounts()
+    for result in stage.computed:
+        counts += StoreCounts(**result.get("store", {}))
+    planned = {cost.name: cost for cost in plan.cost.stages}.get(stage.name)
+    return {
+        "name": stage.name,
+        "tasks": len(stage.results),
+        "reused": len(stage.reused),
+        "executors": len({result.get("executor") for result in stage.computed}),
+        "retried": sum(1 for result in stage.computed if result.get("attempt", 0) > 0),
+        **dataclasses.asdict(counts),
+        **({f"planned_{name}": getattr(planned, name) for name in _PLANNED} if planned is not None else {}),
+    }
+
+
+def over_memory(plan: ReconstructionPlan, stages: list[StageResult]) -> list[dict[str, Any]]:
+    """Tasks whose worker took more memory than is planned for any task, with both figures [MiB]."""
+    planned = plan.cost.task_bytes
+    return [
+        {
+            "stage": stage.name, "task": task, "planned_mib": round(planned / _MIB, 1),
+            "measured_mib": round(result["peak_bytes"] / _MIB, 1),
+        }
+        for stage in stages
+        for task, result in enumerate(stage.results)
+        if result["peak_bytes"] > planned
+    ]  # fmt: skip
 
 
 def _versions(software: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spark_jobs.errors import SessionError
+from spark_jobs.worker_environment import store_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,10 +85,13 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
     log4j.write_text(_LOG4J2.format(log=log_file.resolve().as_posix()))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    if settings.master.startswith("local"):
+    if settings.is_local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(app_name)
     properties = settings.properties()
+    if not settings.is_local:
+        for name, value in store_variables(os.environ).items():
+            properties.setdefault(f"spark.executorEnv.{name}", value)
     options = f"-Dlog4j2.configurationFile={log4j.as_uri()} {properties.get(_JAVA_OPTIONS, '')}"
     for key, value in (properties | {_JAVA_OPTIONS: options.strip()}).items():
         builder = builder.config(key, str(value))

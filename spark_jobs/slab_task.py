@@ -44,7 +44,9 @@ def reconstruct_slab(place: RunPlace, task: int) -> dict[str, Any]:
     run = open_run(place)
     bin_index, slab_index = run.plan.tasks[task]
     name = slab_name(bin_index, slab_index)
-    return finish_once(run.store, place.records, name, lambda: _reconstruct(run, bin_index, slab_index))
+    return finish_once(
+        run.store, place.records, name, lambda: _reconstruct(run, bin_index, slab_index) | run.store_counts()
+    )
 
 
 def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
@@ -181,7 +183,8 @@ def _publish_slab(
         return {"slice_sha256": digests, "n_clipped": n_clipped, "n_instances": n_instances}
 
     path = pack_path(plan.run_name, bin_index, slab_index)
-    result = publish(run.store, path, produce, kind="write_once")
+    with run.publishing():
+        result = publish(run.store, path, produce, kind="write_once")
     return result | {"pack": path, "pack_bytes": run.store.info(path).size}
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _RESULT_DDL = "task long, result string"
 _LONGEST_MESSAGE = 300
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,14 @@ class StageRunner:
     place : where tasks find the run
     progress : called with the stage's name, tasks done, tasks in all
     should_stop : whether to stop; asked between stages, and by a thread of its own during them
+    planned_bytes : memory that the plan says a task needs, told of a worker that is killed
     """
 
     session: Callable[[], SparkSession]
     place: RunPlace
     progress: Callable[[str, int, int], None] | None = None
     should_stop: Callable[[], bool] | None = None
+    planned_bytes: int = 0
 
     def run(
         self,
@@ -137,7 +140,9 @@ class StageRunner:
         if watcher.stopped:
             raise _stopped(name, n_tasks - len(tasks) + watcher.done, n_tasks) from error
         if error is not None:
-            raise TaskFailedError(f"stage '{name}' failed: {_worker_message(str(error))}") from error
+            raise TaskFailedError(
+                f"stage '{name}' failed: {_worker_message(str(error), self.planned_bytes)}"
+            ) from error
         results = {row["task"]: json.loads(row["result"]) for row in rows}
         for task in sorted(results):
             if "error" in results[task]:
@@ -160,13 +165,16 @@ def _stopped(name: str, done: int, of: int) -> JobStoppedError:
     return JobStoppedError(f"stopped in stage '{name}' after {done} of {of} tasks")
 
 
-def _worker_message(text: str) -> str:
+def _worker_message(text: str, planned_bytes: int) -> str:
     """One sentence out of what Spark hands over: of the error in the worker, or how the worker was lost."""
     python = re.findall(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.+)$", text, flags=re.MULTILINE)
     if python:
         return str(python[-1]).strip()
     if "Python worker exited unexpectedly" in text or "Python worker failed to connect back" in text:
-        return "a worker ended without a word, as one does that is killed or finds no memory: see Spark's log"
+        return (
+            "a worker ended without a word, as one does that is killed or finds no memory "
+            f"({planned_bytes / _MIB:.0f} MiB are planned for a task): see Spark's log"
+        )
     spark = re.search(r"most recent failure: (?:Lost task [^:]*: )?(.+)", text) or re.search(r"Exception: (.+)", text)
     if spark:
         return spark[1].strip()[:_LONGEST_MESSAGE]

@@ -71,7 +71,7 @@ class Finished:
 
 @contextlib.contextmanager
 def open_submit(
-    store: Store, stored: StoredScan, plan: ReconstructionPlan, *, task_threads: int, again: bool
+    store: Store, stored: StoredScan, plan: ReconstructionPlan, *, task_threads: int, publishers: int, again: bool
 ) -> Iterator[OpenRun]:
     """Make a folder for the plan of this submit alone, gone afterwards.
 
@@ -82,8 +82,9 @@ def open_submit(
     submit = submit_folder(folder)
     own = submit if again else folder
     place = RunPlace(
-        store.url, folder, task_threads, submit, records=f"{own}/{DONE_FOLDER}", bands=bands_stem(own, plan, stored)
-    )
+        store.url, folder, task_threads, submit, records=f"{own}/{DONE_FOLDER}", bands=bands_stem(own, plan, stored),
+        publishers=publishers,
+    )  # fmt: skip
     publish_bytes(store, f"{submit}/plan.json", plan.to_bytes(), kind="replace")
     try:
         yield OpenRun(store, plan, stored, place)

@@ -9,8 +9,10 @@ the job ends at once with one sentence.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,10 +24,15 @@ from reconstruction.errors import ReconstructionError
 from spark_jobs.errors import SparkJobError
 from spark_jobs.memory import PeakMemory
 from spark_jobs.plan import plan_from_bytes
+from spark_jobs.publish_slots import publish_slot
+from spark_jobs.worker_environment import prepare_worker
+from storage.counted_store import CountedStore
 from storage.filesystem import open_store
+from storage.retrying import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from ingest.chunks import StoredScan
     from spark_jobs.plan import ReconstructionPlan
@@ -48,6 +55,7 @@ class RunPlace:
         run's own.
     records : where finished slabs are recorded (`spark_jobs.checkpoints`); "" keeps no records.
     bands : how the folders of filtered rows begin; "" for ``bands`` in the folder of the submit.
+    publishers : tasks of a node that publish at the same time; 0 for all.
     """
 
     store_url: str
@@ -56,6 +64,7 @@ class RunPlace:
     submit: str = ""
     records: str = ""
     bands: str = ""
+    publishers: int = 0
 
     @property
     def submit_folder(self) -> str:
@@ -77,10 +86,18 @@ class OpenRun:
     stored: StoredScan
     place: RunPlace
 
+    def publishing(self) -> AbstractContextManager[float]:
+        """Hold one of the node's slots for publishing; gives the seconds waited."""
+        return publish_slot(self.store.url, self.place.publishers)
+
+    def store_counts(self) -> dict[str, Any]:
+        """What this task read from the store and wrote to it so far, as ``store`` in its result."""
+        return {"store": asdict(self.store.counts)} if isinstance(self.store, CountedStore) else {}
+
 
 def open_run(place: RunPlace) -> OpenRun:
-    """Open a run from where it lies; SparkJobError if the scan is another one by now."""
-    store = open_store(place.store_url)
+    """Open a run from where it lies, by a store that counts; SparkJobError if the scan is another one by now."""
+    store = CountedStore(open_store(place.store_url, first_contact_s=PATIENCE_S))
     path = f"{place.submit_folder}/plan.json"
     plan = plan_from_bytes(store.read_bytes(path), path)
     stored = open_scan_chunks(store, plan.request.scan_id)
@@ -100,6 +117,7 @@ def task_results(
     A number counts within `tasks`, the task numbers of a stage that has not all of them to do; empty for all.  A result
     is JSON with ``wall_s``, ``cpu_s`` and ``peak_bytes`` added, or with ``error`` alone.
     """
+    prepare_worker(place.threads)
     for batch in batches:
         for number in batch.column("id").to_pylist():
             task = tasks[number] if tasks else number
@@ -124,4 +142,14 @@ def with_figures(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with PeakMemory() as memory:
         result = work()
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    return {"wall_s": wall_s, "cpu_s": cpu_s, "peak_bytes": memory.peak_bytes} | result
+    figures = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_bytes": memory.peak_bytes}
+    return figures | _whereabouts() | result
+
+
+def _whereabouts() -> dict[str, Any]:
+    """Which executor this is, by its host and the parent process of its Python workers, and which try of the task."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    attempt = context.attemptNumber() if context is not None else 0
+    return {"executor": f"{socket.gethostname()}/{os.getppid()}", "attempt": attempt}

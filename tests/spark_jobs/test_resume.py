@@ -188,3 +188,11 @@ def test_spark_is_told_of_once_it_started(archive):
     assert result.report["shuffle_bytes"] < 1e6
     assert result.report["spark"]["executor_run_s"] > 0
     assert result.report["spark"]["failed_tasks"] == 0
+    assert result.report["over_memory"] == []
+    prepare, slabs = result.report["stages"]
+    assert (slabs["name"], slabs["tasks"], slabs["reused"], slabs["retried"]) == ("reconstruct", 3, 0, 0)
+    assert slabs["written_bytes"] == result.report["bytes"]["packs_written"]
+    assert slabs["writes"] == 3
+    assert slabs["read_bytes"] > 10_000
+    assert slabs["planned_read_bytes"] > 0
+    assert prepare["reads"] > 0
