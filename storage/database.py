@@ -253,8 +253,8 @@ def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
 def _bound_waiting(connection: Connection) -> None:
     """Within this PostgreSQL transaction: wait for others and keep others waiting only so long."""
     settings = {
-        "lock_timeout": f"{BUSY_TIMEOUT_S:.0f}s",
-        "idle_in_transaction_session_timeout": f"{IDLE_WRITER_TIMEOUT_S:.0f}s",
+        "lock_timeout": f"{1000 * BUSY_TIMEOUT_S:.0f}ms",
+        "idle_in_transaction_session_timeout": f"{1000 * IDLE_WRITER_TIMEOUT_S:.0f}ms",
     }
     calls = [sqlalchemy.func.set_config(name, value, True) for name, value in settings.items()]
     connection.execute(sqlalchemy.select(*calls))
