@@ -144,5 +144,5 @@ def make_runner(settings: WorkSettings, log_file: Path, metrics: RunnerMetrics |
     return Runner(
         open_queue(store, settings.index), settings.runner, all_kinds(), store, open_index(store, settings.index),
         start_session=lambda: create_session(spark, app_name="conepacs jobs", log_file=log_file),
-        task_threads=spark.task_threads, metrics=metrics,
+        spark=spark, metrics=metrics,
     )  # fmt: skip

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jobs.records import Job
     from pacs.index import Index
+    from spark_jobs.settings import SparkSettings
     from storage.filesystem import Store
 
 LogLevel = Literal["info", "warning", "error"]
@@ -28,7 +29,7 @@ class JobContext:
     store, index : of the archive
     session : gives the runner's Spark, started when first asked for; what the calling thread then runs on Spark belongs
         to this job and is cancelled with it
-    task_threads : threads of one Spark task
+    spark : how Spark was started
     progress : takes the stage's name, tasks done, tasks in all
     log : takes a level (info, warning, error) and a line of the job's log, without patient data
     should_stop : whether to stop as soon as possible and write nothing any more: the job was cancelled, its lease was
@@ -39,7 +40,7 @@ class JobContext:
     store: Store
     index: Index
     session: Callable[[], SparkSession]
-    task_threads: int
+    spark: SparkSettings
     progress: Callable[[str, int, int], None]
     log: Callable[[LogLevel, str], None]
     should_stop: Callable[[], bool]

@@ -31,9 +31,16 @@ def run_reconstruct(context: JobContext, parameters: ReconstructParameters) -> d
     request = request_of(parameters)
     with log_context(scan_id=request.scan_id):
         result = reconstruct_scan(
-            context.store, context.index, request, session=context.session, task_threads=context.task_threads,
-            progress=context.progress, again=parameters.again, should_stop=context.should_stop,
-        )  # fmt: skip
+            context.store,
+            context.index,
+            request,
+            session=context.session,
+            task_threads=context.spark.task_threads,
+            publishers=context.spark.publishers_per_node,
+            progress=context.progress,
+            again=parameters.again,
+            should_stop=context.should_stop,
+        )
     context.log("info", f"registered already, nothing computed: run {result.run_name}" if result.unchanged
                 else f"registered {len(result.series)} series of run {result.run_name}")  # fmt: skip
     return {

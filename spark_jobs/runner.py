@@ -20,6 +20,7 @@ from jobs.kinds import load_run, read_parameters
 from spark_jobs.held_job import HeldJob
 from spark_jobs.job_context import JobContext
 from spark_jobs.runner_session import RunnerSession
+from spark_jobs.settings import SparkSettings
 from storage.errors import StorageError
 from storage.log_context import log_context
 
@@ -70,7 +71,7 @@ class Runner:
     kinds : what it can run, by name; jobs of other kinds are left to other runners.
     store, index : of the archive, handed to every job.
     start_session : starts Spark; called when a job first asks for it, and again after Spark has died.
-    task_threads : threads of one Spark task.
+    spark : how Spark is started; told to the jobs.
     name : of this runner; by default a new one.
     metrics : is told of every job.
     """
@@ -84,13 +85,13 @@ class Runner:
         index: Index,
         *,
         start_session: Callable[[], SparkSession],
-        task_threads: int = 1,
+        spark: SparkSettings | None = None,
         name: str = "",
         metrics: RunnerMetrics | None = None,
     ) -> None:
         self.name = name or runner_name()
         self._queue, self._settings, self._kinds = queue, settings, kinds
-        self._store, self._index, self._task_threads = store, index, task_threads
+        self._store, self._index, self._spark = store, index, spark or SparkSettings()
         self._resources = settings.resources()
         self._metrics = metrics
         self._session = RunnerSession(start_session)
@@ -226,7 +227,7 @@ class Runner:
             return spark
 
         context = JobContext(
-            job=held.job, store=self._store, index=self._index, session=session, task_threads=self._task_threads,
+            job=held.job, store=self._store, index=self._index, session=session, spark=self._spark,
             progress=held.progress, log=held.log, should_stop=held.should_stop,
         )  # fmt: skip
         return dict(function(context, parameters))
