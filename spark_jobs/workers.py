@@ -26,7 +26,7 @@ from spark_jobs.memory import PeakMemory
 from spark_jobs.plan import plan_from_bytes
 from spark_jobs.publish_slots import publish_slot
 from spark_jobs.worker_environment import prepare_worker
-from storage.counted_store import CountedStore
+from storage.counted_store import count_store
 from storage.filesystem import open_store
 from storage.retrying import PATIENCE_S
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ingest.chunks import StoredScan
     from spark_jobs.plan import ReconstructionPlan
+    from storage.counted_store import CountedStore
     from storage.filesystem import Store
 
 RESULT_SCHEMA = pa.schema([("task", pa.int64()), ("result", pa.string())])
@@ -79,12 +80,13 @@ class RunPlace:
 
 @dataclass(slots=True)
 class OpenRun:
-    """A run as a task sees it."""
+    """A run as a task sees it, or its driver, which counts nothing."""
 
     store: Store
     plan: ReconstructionPlan
     stored: StoredScan
     place: RunPlace
+    counted: CountedStore | None = None
 
     def publishing(self) -> AbstractContextManager[float]:
         """Hold one of the node's slots for publishing; gives the seconds waited."""
@@ -92,18 +94,18 @@ class OpenRun:
 
     def store_counts(self) -> dict[str, Any]:
         """What this task read from the store and wrote to it so far, as ``store`` in its result."""
-        return {"store": asdict(self.store.counts)} if isinstance(self.store, CountedStore) else {}
+        return {"store": asdict(self.counted.counts)} if self.counted is not None else {}
 
 
 def open_run(place: RunPlace) -> OpenRun:
     """Open a run from where it lies, by a store that counts; SparkJobError if the scan is another one by now."""
-    store = CountedStore(open_store(place.store_url, first_contact_s=PATIENCE_S))
+    store, counted = count_store(open_store(place.store_url, first_contact_s=PATIENCE_S))
     path = f"{place.submit_folder}/plan.json"
     plan = plan_from_bytes(store.read_bytes(path), path)
     stored = open_scan_chunks(store, plan.request.scan_id)
     if stored.manifest_sha256 != plan.scan_sha256:
         raise SparkJobError(f"scan {plan.request.scan_id} is not the one that {place.folder} was planned for")
-    return OpenRun(store, plan, stored, place)
+    return OpenRun(store, plan, stored, place, counted)
 
 
 def task_results(

@@ -6,12 +6,20 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+from storage.filesystem import DirectStore
+from storage.ranged_reader import RangedReader
+from storage.retrying import RetryingStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
     from storage.filesystem import FileInfo, Store
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,19 @@ class StoreCounts:
         return StoreCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
+def count_store(store: Store) -> tuple[Store, CountedStore]:
+    """Return a store like this one, and what counts what goes through it.
+
+    A store whose reads are tried again is counted below that: each try counts, and writes are tried again as before.
+    """
+    bare = store.bare if isinstance(store, RetryingStore) else store
+    counted = CountedDirectStore(bare) if isinstance(bare, DirectStore) else CountedStore(bare)
+    if not isinstance(store, RetryingStore):
+        return counted, counted
+    store.bare = counted
+    return store, counted
+
+
 class CountedStore:
     """Counts what is asked of another store; several threads may do so at once."""
 
@@ -56,8 +77,19 @@ class CountedStore:
             self._counts += counts
 
     def open_read(self, path: str) -> BinaryIO:
-        """Open a file for reading; what the handle reads is counted."""
-        return cast("BinaryIO", _CountedReader(self._store.open_read(path), self))
+        """Open a file for reading; what the handle reads is counted, and behind a network what it fetches."""
+        found = self._store.open_read(path)
+        if not isinstance(found, RangedReader):
+            return cast("BinaryIO", _CountedReader(found, self))
+        fetch = found.fetch
+
+        def counted(start: int, length: int) -> bytes:
+            content = fetch(start, length)
+            self.add(StoreCounts(read_bytes=len(content), reads=1))
+            return content
+
+        found.fetch = counted
+        return found
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes from `offset`."""
@@ -101,6 +133,23 @@ class CountedStore:
         self._store.delete(path, recursive=recursive)
 
 
+class CountedDirectStore(CountedStore):
+    """Counts a store that makes whole files under their final names by itself."""
+
+    def __init__(self, store: DirectStore) -> None:
+        super().__init__(store)
+        self._direct = store
+
+    def write_whole(self, path: str, produce: Callable[[BinaryIO], Result], *, overwrite: bool) -> Result:
+        """Write what `produce` writes to its handle to a file that appears whole, or not at all."""
+
+        def counted(handle: BinaryIO) -> Result:
+            self.add(StoreCounts(writes=1))
+            return produce(cast("BinaryIO", _CountedWriter(handle, self, owns=False)))
+
+        return self._direct.write_whole(path, counted, overwrite=overwrite)
+
+
 class _CountedReader(io.RawIOBase):
     """A read handle that counts."""
 
@@ -141,10 +190,10 @@ class _CountedReader(io.RawIOBase):
 
 
 class _CountedWriter(io.RawIOBase):
-    """A write handle that counts."""
+    """A write handle that counts; one that does not own the handle below leaves it open."""
 
-    def __init__(self, handle: BinaryIO, store: CountedStore) -> None:
-        self._handle, self._store = handle, store
+    def __init__(self, handle: BinaryIO, store: CountedStore, *, owns: bool = True) -> None:
+        self._handle, self._store, self._owns = handle, store, owns
 
     def writable(self) -> bool:
         return True
@@ -165,6 +214,7 @@ class _CountedWriter(io.RawIOBase):
         if self.closed:
             return
         try:
-            self._handle.close()
+            if self._owns:
+                self._handle.close()
         finally:
             super().close()

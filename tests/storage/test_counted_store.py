@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes through a store is counted, and is what it would be without."""
 
+import io
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.counted_store import CountedStore, StoreCounts
+from storage.counted_store import CountedStore, StoreCounts, count_store
 from storage.errors import FileExistsInStoreError, MissingFileError, StoreUnavailableError
 from storage.filesystem import open_store
 from storage.publish import publish, publish_bytes
+from storage.ranged_reader import RangedReader
+from storage.retrying import RetryingStore, RetryPolicy
+from tests.support.fake_store import FakeStore
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -69,3 +73,53 @@ def test_threads_lose_no_count(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda start: store.read_range("x", start % 5, 5), range(400)))
     assert (store.counts.reads, store.counts.read_bytes) == (400, 2000)
+
+
+class Flaky(FakeStore):
+    """The first read of each file fails; handles fetch ranges, as those of a store behind a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = set()
+
+    def open_read(self, path):
+        return RangedReader(lambda start, length: self.read_range(path, start, length), len(self.files[path]), path)
+
+    def read_range(self, path, offset, length):
+        if path not in self.failed:
+            self.failed.add(path)
+            raise StoreUnavailableError("for a moment")
+        return super().read_range(path, offset, length)
+
+
+def test_what_is_tried_again_is_counted_below_that():
+    flaky = Flaky()
+    flaky.files = {"x": b"0123456789", "y": bytes(300_000)}
+    store, counted = count_store(RetryingStore(flaky, RetryPolicy(5.0, first_pause_s=0.01), first_contact_s=5.0))
+    assert isinstance(store, RetryingStore)
+    assert store.read_range("x", 0, 4) == b"0123"
+    assert (counted.counts.reads, counted.counts.read_bytes) == (1, 4)
+    with store.open_read("y") as handle:
+        handle.read(10)
+        assert counted.counts.read_bytes == 4 + (64 << 10)  # what was fetched
+    publish_bytes(store, "z", b"new", kind="write_once")
+    assert counted.counts.written_bytes == 3
+
+
+class Direct(FakeStore):
+    """Makes whole files by itself."""
+
+    def write_whole(self, path, produce, *, overwrite):
+        handle = io.BytesIO()
+        result = produce(handle)
+        self.files[path] = handle.getvalue()
+        return result
+
+
+def test_a_store_that_needs_no_rename_still_needs_none():
+    direct = Direct()
+    store, counted = count_store(RetryingStore(direct))
+    publish_bytes(store, "x", b"0123", kind="write_once")
+    assert direct.files == {"x": b"0123"}
+    assert direct.renames == []
+    assert (counted.counts.writes, counted.counts.written_bytes) == (1, 4)
