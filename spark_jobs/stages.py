@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spark_jobs.errors import JobStoppedError, SparkJobError, TaskFailedError
 from spark_jobs.spark_metrics import SparkMetrics, job_group_metrics
+from spark_jobs.worker_log import logged
 from spark_jobs.workers import RunPlace, task_results
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class StageRunner:
         spark.sparkContext.setJobGroup(group, name, interruptOnCancel=True)
         numbers = tasks if len(tasks) < n_tasks else ()
         frame = spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(
-            functools.partial(task_results, place=self.place, work=work, tasks=numbers), _RESULT_DDL
+            functools.partial(task_results, place=self.place, work=logged(work), tasks=numbers), _RESULT_DDL
         )
         watcher = _Watcher(spark, group, self._progress_of(name, n_tasks, n_tasks - len(tasks)), self.should_stop)
         error: Exception | None = None
