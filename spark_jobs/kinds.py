@@ -13,7 +13,7 @@ from jobs.kinds import JobKind, kinds_by_name
 from jobs.records import Resources
 from reconstruction.fdk import FdkParameters
 from spark_jobs.errors import PlanError
-from spark_jobs.request import MEBIBYTE, BandType, Mode, ReconstructionRequest
+from spark_jobs.request import MEBIBYTE, BandType, Binning, Cut, Mode, ReconstructionRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +35,8 @@ class PlanParameters:
     shape : (z, y, x) voxels; None for all that the panel sees whole
     center_mm : (x, y, z) middle of the volume [mm]
     filter_window, cutoff, field_radius_mm : as in `reconstruction.fdk.FdkParameters`
-    backend, mode, band_type, n_slabs, slab_slices, four_fold, mu_range, run_id : as in
-        `spark_jobs.request.ReconstructionRequest`
+    backend, mode, band_type, cut, brick_voxels, detector_binning, n_slabs, slab_slices, four_fold, mu_range, tuning,
+    run_id : as in `spark_jobs.request.ReconstructionRequest`
     task_memory_bytes : what one task may use at its peak [B]
     cores : tasks that run at once
 
@@ -57,11 +57,15 @@ class PlanParameters:
     backend: str = "numba"
     mode: Mode = "auto"
     band_type: BandType = "float32"
+    cut: Cut = "auto"
+    brick_voxels: tuple[int, int] | None = None
+    detector_binning: Binning = 1
     n_slabs: int | None = None
     slab_slices: int | None = None
     four_fold: bool = True
     mu_range: tuple[float, float] | None = None
     task_memory_bytes: int = 2048 * MEBIBYTE
+    tuning: str = ""
     run_id: str = ""
     cores: int = 1
 
