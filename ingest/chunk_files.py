@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,15 @@ _TAIL_BYTES = 131_072
 _TRAILER_BYTES = 8
 #: What pyarrow raises on bytes that are no Parquet, names that are no UTF-8 among them.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+class FetchedGroups(NamedTuple):
+    """Bytes of some row groups, from `start` of their file on."""
+
+    groups: range
+    columns: list[str]
+    content: bytes
+    start: int
 
 
 class ChunkFiles:
@@ -52,19 +61,32 @@ class ChunkFiles:
                 self._footers.popitem(last=False)
         return footer
 
-    def read_groups(self, name: str, footer: Any, groups: range, columns: list[str]) -> Any:
-        """Read neighbouring columns of neighbouring row groups by one ranged read, as an Arrow table.
+    def fetch_groups(self, name: str, footer: Any, groups: range, columns: list[str]) -> FetchedGroups:
+        """Fetch neighbouring columns of neighbouring row groups by one ranged read, packed as they are.
 
         Raises
         ------
         ChunkCorruptError
-            If the file is missing or too short, or its bytes are not the Parquet that the footer describes.
+            If the file is missing or too short, or its footer makes no sense.
         """
         try:
             start, stop = _byte_range(footer, groups, columns)
-            content = self._read_range(name, start, stop - start)
-            parquet = pq.ParquetFile(_Window(content, start, stop), metadata=footer, pre_buffer=False)
-            return parquet.read_row_groups(list(groups), columns=columns, use_threads=False)
+        except _UNREADABLE as error:
+            raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
+        return FetchedGroups(groups, columns, self._read_range(name, start, stop - start), start)
+
+    def unpack_groups(self, name: str, footer: Any, fetched: FetchedGroups) -> Any:
+        """Unpack what was fetched to an Arrow table.
+
+        Raises
+        ------
+        ChunkCorruptError
+            If its bytes are not the Parquet that the footer describes.
+        """
+        try:
+            window = _Window(fetched.content, fetched.start, fetched.start + len(fetched.content))
+            parquet = pq.ParquetFile(window, metadata=footer, pre_buffer=False)
+            return parquet.read_row_groups(list(fetched.groups), columns=fetched.columns, use_threads=False)
         except _UNREADABLE as error:
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
 

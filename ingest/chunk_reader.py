@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,11 @@ from ingest.chunk_writer import CHECKSUM_COLUMN, CHUNK_SCHEMA, METADATA_KEY, PIX
 from ingest.errors import ChunkCorruptError, IngestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from ingest.chunk_files import FetchedGroups
     from ingest.chunk_layout import ChunkKind, ChunkLayout
     from ingest.chunk_manifest import ScanManifest
     from ingest.scan import Scan
@@ -213,17 +216,21 @@ class StoredScan:
         skipped = (block_index - blocks[0]) * len(layout.row_groups)
         first, end = layout.groups_of_rows(row_start, row_stop)
         step = window_groups(layout)
-        for group in range(first, end, step):
-            groups = range(group, min(group + step, end))
-            group_rows = layout.row_groups[groups[0]][0], layout.row_groups[groups[-1]][1]
-            rows = max(row_start, group_rows[0]), min(row_stop, group_rows[1])
-            stored = range(skipped + groups[0], skipped + groups[-1] + 1)
-            self._check_size(footer, stored, layout, where)
+        windows = [range(group, min(group + step, end)) for group in range(first, end, step)]
+        stored = [range(skipped + groups[0], skipped + groups[-1] + 1) for groups in windows]
+        for groups in stored:
+            self._check_size(footer, groups, layout, where)
+        spans = [(layout.row_groups[groups[0]][0], layout.row_groups[groups[-1]][1]) for groups in windows]
+        asked = [(max(row_start, span[0]), min(row_stop, span[1])) for span in spans]
+        columns = [CHECKSUM_COLUMN, PIXEL_COLUMN]
+        fetches = [functools.partial(self._files.fetch_groups, name, footer, groups, columns) for groups in stored]
+        fetched = _one_ahead(fetches)
+        for span, rows in zip(spans, asked, strict=True):
             try:
-                table = self._files.read_groups(name, footer, stored, [CHECKSUM_COLUMN, PIXEL_COLUMN])
+                table = self._files.unpack_groups(name, footer, next(fetched))
             except ChunkCorruptError as error:
                 raise ChunkCorruptError(f"{where}, rows {rows[0]} to {rows[1] - 1}: {error}") from error
-            yield _verified_cells(table, layout, block_index, group_rows, rows, where)
+            yield _verified_cells(table, layout, block_index, span, rows, where)
 
     def _checked_footer(self, layout: ChunkLayout, bin_index: int, blocks: tuple[int, int], where: str) -> Any:
         """The footer of a file, once it says that it is what the manifest says it is."""
@@ -275,6 +282,20 @@ def window_groups(layout: ChunkLayout) -> int:
     """Return how many row groups one ranged read takes at most."""
     group_bytes = layout.row_group * layout.view_block * layout.n_cols * layout.dtype.itemsize
     return max(1, MAX_RANGED_READ_BYTES // group_bytes)
+
+
+def _one_ahead(fetches: Sequence[Callable[[], FetchedGroups]]) -> Iterator[FetchedGroups]:
+    """What each fetch gives, the next one under way while the caller unpacks; a single one needs no thread."""
+    if len(fetches) == 1:
+        yield fetches[0]()
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="conepacs-read") as thread:
+        coming = thread.submit(fetches[0])
+        for fetch in fetches[1:]:
+            found, coming = coming.result(), thread.submit(fetch)
+            yield found
+            del found  # at most two windows are at hand
+        yield coming.result()
 
 
 def _verified_cells(
