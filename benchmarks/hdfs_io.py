@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Upload and read a scan on HDFS against the bare clients, and frames and series of a pack against local disk.
+
+``python benchmarks/hdfs_io.py`` starts an HDFS of three DataNodes (two copies) on this machine, with the client beside
+it: client and daemons share its cores.  Compared are the same bytes on the same route, one after the other in the same
+run, the median of three turns:
+
+``upload_of_bare``
+    our upload (reads views, digests, compresses, spools, sends by four streams, verifies by HDFS's checksum) against
+    the `hdfs` package writing the finished chunk files from disk by four threads, without any verification.  MB/s are
+    those of the compressed bytes that both send.
+``read_of_bare``
+    `StoredScan.read_rows` of all rows (ranged reads, zstd, CRC of every row, transposed to views) against hdfs-native
+    reading the same files in pieces of the same size and dropping them.  MB/s are those of the compressed bytes.
+``frame_p95_of_local``
+    one random frame of a pack through `InstanceReader.read_range`, as the viewer does it, on HDFS and on local disk,
+    both with the file out of the system's cache; ``frame_p95_of_local_cached`` with it in the cache.
+
+The last line is one JSON object.  ``--small`` is a smoke test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hdfs
+import hdfs_native
+import numpy as np
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from ingest.chunks import StoredScan, open_scan_chunks
+from ingest.scan import EnergyBin, Scan
+from ingest.upload import upload
+from local_cluster.local_cluster import LocalCluster
+from local_cluster.options import ClusterOptions
+from pacs.pack import PackWriter, records_of
+from pacs.part10 import describe_instance
+from pacs.retrieve import InstanceReader
+from reconstruction.geometry import ConeBeamGeometry
+from storage.filesystem import open_store
+from storage.publish import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from pacs.index import InstanceRecord, Location
+    from storage.filesystem import Store
+
+STREAMS = 4
+FILE_BYTES = 64_000_000
+CT = "1.2.840.10008.5.1.4.1.1.2"
+PIECE_BYTES = 1 << 20
+
+
+class NoiseReader:
+    """Poisson counts behind a disc, made before anything is timed."""
+
+    def __init__(self, n_bins: int, n_views: int, n_rows: int, n_cols: int) -> None:
+        geometry = ConeBeamGeometry.circular(
+            sod_mm=200.0, sdd_mm=300.0, angles_rad=np.arange(n_views) * 2 * np.pi / n_views, n_rows=n_rows,
+            n_cols=n_cols, pitch_u_mm=0.11, pitch_v_mm=0.11,
+        )  # fmt: skip
+        self.scan = Scan(
+            scan_id="hdfs-io", source_format="array", content="counts",
+            bins=tuple(EnergyBin(i, "counter", 20.0 + 10 * i) for i in range(n_bins)), pixel_type="uint16",
+            n_views=n_views, n_rows=n_rows, n_cols=n_cols, geometry=geometry,
+        )  # fmt: skip
+        rng = np.random.default_rng(1)
+        profile = 2_000 * np.exp(-2.5 * np.sqrt(np.maximum(0, 1 - np.linspace(-1.2, 1.2, n_cols) ** 2)))
+        self._frames = np.empty((n_bins, n_views, n_rows, n_cols), dtype="u2")
+        for energy_bin in self._frames:
+            for view in energy_bin:
+                # As noisy as counts are; numpy's own Poisson takes ten times as long.
+                view[:] = profile + np.sqrt(profile) * rng.standard_normal((n_rows, n_cols), dtype=np.float32)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all counts."""
+        return self._frames.nbytes
+
+    def available_views(self) -> int:
+        """All views are there."""
+        return self.scan.n_views
+
+    def read_views(self, start: int, stop: int) -> NDArray[Any]:
+        """Counts of some views, (bin, view, row, col)."""
+        return self._frames[:, start:stop].copy()
+
+    def read_flats(self) -> None:
+        """The scan has no flat frames."""
+
+    def read_darks(self) -> None:
+        """The scan has no dark frames."""
+
+    def read_bad_pixels(self) -> None:
+        """No pixel is known to be bad."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def bare_upload(client: hdfs.InsecureClient, folder: str, files: list[Path]) -> None:
+    """The `hdfs` package as its manual shows it: one call for each file, so many at once as we have streams."""
+
+    def pieces(file: Path) -> Iterator[bytes]:
+        with file.open("rb") as handle:
+            while piece := handle.read(PIECE_BYTES):
+                yield piece
+
+    def write(file: Path) -> None:
+        client.write(f"{folder}/{file.name}", data=pieces(file), overwrite=True)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        list(pool.map(write, files))
+
+
+def bare_read(client: hdfs_native.Client, paths: list[str], piece_bytes: int) -> None:
+    """hdfs-native reading files in pieces."""
+    for path in paths:
+        reader = client.read(path)
+        for start in range(0, len(reader), piece_bytes):
+            reader.read_range(start, min(piece_bytes, len(reader) - start))
+
+
+def our_read(stored: StoredScan) -> None:
+    """Every row of every block, as a job reads them."""
+    for bin_index in range(stored.scan.n_bins):
+        for block in range(stored.n_view_blocks):
+            stored.read_rows(bin_index, block, 0, stored.scan.n_rows)
+
+
+def measure_turn(
+    mark: str,
+    reader: NoiseReader,
+    files: list[Path],
+    cluster: LocalCluster,
+    memory_bytes: int,
+    sent_mb: float,
+    uploads: dict[str, list[float]],
+    reads: dict[str, list[float]],
+) -> None:
+    """One upload and one read each, bare and ours; adds MB/s."""
+    web = hdfs.InsecureClient(f"http://{cluster.web_address}")
+    native = hdfs_native.Client(cluster.hdfs_url)
+    ours = open_store(f"{cluster.webhdfs_url}/ours{mark}")
+    options = {"memory_bytes": memory_bytes, "file_bytes": FILE_BYTES, "streams": STREAMS}
+    uploads["bare"].append(sent_mb / seconds(lambda: bare_upload(web, f"/bare{mark}", files)))
+    uploads["ours"].append(sent_mb / seconds(lambda: upload(reader, ours, **options)))
+    paths = [f"/ours{mark}/scans/hdfs-io/{file.name}" for file in files]
+    piece_bytes = round(MAX_RANGED_READ_BYTES * sent_mb * 1e6 / reader.pixel_bytes)
+    stored = open_scan_chunks(open_store(f"{cluster.hdfs_url}/ours{mark}"), "hdfs-io")
+    reads["bare"].append(sent_mb / seconds(lambda: bare_read(native, paths, piece_bytes)))
+    reads["ours"].append(sent_mb / seconds(lambda: our_read(stored)))
+    for name in (f"/bare{mark}", f"/ours{mark}"):
+        native.delete(name, True)
+
+
+def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int, int], turns: int) -> dict[str, Any]:
+    """Upload and read, ours and bare, turn by turn."""
+    reader = NoiseReader(*sizes)
+    local = open_store(folder / "local")
+    memory_bytes = reader.scan.n_bins * reader.scan.n_rows * reader.scan.n_cols * 2 * max(1, reader.scan.n_views // 4)
+    report = upload(reader, local, memory_bytes=memory_bytes, file_bytes=FILE_BYTES)
+    files = sorted((folder / "local" / "scans" / "hdfs-io").glob("*.parquet"))
+    sent_mb = report.stored_bytes / 1e6
+    uploads: dict[str, list[float]] = {"ours": [], "bare": []}
+    reads: dict[str, list[float]] = {"ours": [], "bare": []}
+    for turn in range(turns):
+        measure_turn(f"-{turn}", reader, files, cluster, memory_bytes, sent_mb, uploads, reads)
+    found = {
+        f"{what}_{who}_mb_per_s": statistics.median(rates)
+        for what, both in (("upload", uploads), ("read", reads))
+        for who, rates in both.items()
+    }
+    return {
+        "upload_of_bare": found["upload_ours_mb_per_s"] / found["upload_bare_mb_per_s"],
+        "read_of_bare": found["read_ours_mb_per_s"] / found["read_bare_mb_per_s"],
+        "pixel_mb": report.pixel_bytes / 1e6,
+        "stored_mb": sent_mb,
+        "n_files": len(files),
+        "streams": STREAMS,
+        **found,
+        "turns": {"upload": uploads, "read": reads},
+    }
+
+
+def ct_slice(number: int, size: int) -> bytes:
+    """One CT slice of noise as a Part 10 file."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CT, f"1.2.826.9.1.1.{number}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = "1.2.826.9", "1.2.826.9.1", "BENCH"
+    ds.Modality, ds.InstanceNumber, ds.SamplesPerPixel = "CT", number, 1
+    ds.PhotometricInterpretation, ds.Rows, ds.Columns = "MONOCHROME2", size, size
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation = 15, 1
+    ds.PixelData = np.random.default_rng(number).integers(-1000, 3000, (size, size), dtype=np.int16).tobytes()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = CT, ds.SOPInstanceUID
+    buffer = BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def write_pack(store: Store, n_slices: int, size: int) -> list[InstanceRecord]:
+    """A pack of one series."""
+
+    def produce(handle: Any) -> Any:
+        writer = PackWriter(handle, source="benchmark")
+        for number in range(1, n_slices + 1):
+            content = ct_slice(number, size)
+            writer.add(content, describe_instance(content))
+        return writer.finish()
+
+    manifest = publish(store, "packs/series.zip", produce, kind="write_once")
+    return records_of(manifest, "packs/series.zip")
+
+
+def forget_files(folder: Path) -> None:
+    """Take files out of the system's cache."""
+    for file in folder.rglob("*"):
+        if file.is_file() and file.stat().st_size > PIECE_BYTES // 4:
+            descriptor = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def frame_figures(cluster: LocalCluster, folder: Path, n_slices: int, size: int, n_reads: int) -> dict[str, Any]:
+    """Random frames and the whole series, on HDFS and on local disk in turns."""
+    stores = {"hdfs": open_store(f"{cluster.hdfs_url}/archive"), "local": open_store(folder / "archive")}
+    records = {name: write_pack(store, n_slices, size) for name, store in stores.items()}
+    readers = {name: InstanceReader(store) for name, store in stores.items()}
+    places = {"hdfs": cluster.data_path("namenode").parent, "local": folder / "archive"}
+    os.sync()
+    draw = random.Random(1)
+    times: dict[str, list[float]] = {f"{name}_{state}": [] for name in stores for state in ("cold", "cached")}
+    order = [(name, draw.randrange(n_slices)) for _ in range(n_reads) for name in stores]
+    for state in ("cold", "cached"):
+        for name, number in order:
+            record = records[name][number]
+            place: Location = record.location
+            if state == "cold":
+                forget_files(places[name])
+            times[f"{name}_{state}"].append(
+                seconds(lambda: readers[name].read_range(place, place.pixel_offset, 2 * size * size))  # noqa: B023
+            )
+    series: dict[str, list[float]] = {name: [] for name in stores}
+    for _ in range(3):
+        for name in stores:
+            took = seconds(lambda: [readers[name].open_bytes(each.location) for each in records[name]])  # noqa: B023
+            series[name].append(took)
+    quantiles = {
+        f"frame_{name}_{label}_ms": round(1e3 * float(np.quantile(found, share)), 3)
+        for name, found in times.items()
+        for label, share in (("p50", 0.5), ("p95", 0.95))
+    }
+    return {
+        "frame_p95_of_local": quantiles["frame_hdfs_cold_p95_ms"] / quantiles["frame_local_cold_p95_ms"],
+        "frame_p95_of_local_cached": quantiles["frame_hdfs_cached_p95_ms"] / quantiles["frame_local_cached_p95_ms"],
+        "frame_bytes": 2 * size * size,
+        "n_slices": n_slices,
+        **quantiles,
+        **{f"series_{name}_s": round(statistics.median(found), 3) for name, found in series.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--frame-size", type=int, default=1024, help="pixels along an edge of a slice")
+    given = parser.parse_args()
+    sizes = (2, 8, 128, 160) if given.small else (4, 60, 1024, 1024)
+    slices, reads, size = (8, 10, 64) if given.small else (64, 100, given.frame_size)
+    load = [os.getloadavg()[0]]
+    with tempfile.TemporaryDirectory(prefix="conepacs-hdfs-io-") as name:
+        folder = Path(name)
+        with LocalCluster.start(ClusterOptions(folder / "cluster", spark=False)) as cluster:
+            load.append(os.getloadavg()[0])
+            figures = scan_figures(cluster, folder, sizes, 1 if given.small else given.turns)
+            figures |= frame_figures(cluster, folder, slices, size, reads)
+    load.append(os.getloadavg()[0])
+    machine = {"cpu_count": os.cpu_count(), "machine": platform.machine(), "load_1min": load}
+    print(json.dumps({"benchmark": "hdfs_io", "small": given.small, **figures, **machine}))
+
+
+if __name__ == "__main__":
+    main()
