@@ -148,13 +148,16 @@ def make_servers(settings: ServeSettings) -> tuple[PacsServer, HttpServer]:
     from cli.archive import open_index, open_journal, open_queue
     from pacs.retrieve import InstanceReader
     from pacs.scp import PacsServer
-    from storage.filesystem import open_store
+    from storage.filesystem import local_path, open_store
+    from storage.range_cache import RangeCache
     from viewer_api.app import create_app
     from viewer_api.server import HttpServer
 
     store = open_store(settings.store)
     index, journal = open_index(store, settings.index), open_journal(store, settings.journal.folder)
-    reader = InstanceReader(store, journal)
+    # A local disk has the system's own cache.
+    cache = RangeCache(store) if local_path(store, "packs") is None else None
+    reader = InstanceReader(store, journal, cache)
     server = PacsServer(settings.scp, index=index, reader=reader, journal=journal)
     app = create_app(
         index=index,

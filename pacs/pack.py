@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from storage.filesystem import Store
+    from storage.range_cache import RangeCache
 
 #: Version of manifest and frame table; another one is refused.
 SCHEMA_VERSION = 1
@@ -173,7 +174,7 @@ def read_frame_tables(store: Store, path: str) -> dict[str, FrameTable]:
         raise PackError(f"{path} has a frame table that lacks or misspells {error}") from error
 
 
-def read_entry(store: Store, location: Location) -> bytes:
+def read_entry(store: Store | RangeCache, location: Location) -> bytes:
     """Read one instance's Part 10 bytes by one ranged read, and check their digest.
 
     Raises

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from pacs.index import Location
     from pacs.journal import Journal
     from storage.filesystem import Store
+    from storage.range_cache import RangeCache
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceReader:
-    """Reads instances; `journal` is None where nothing is ever received."""
+    """Reads instances; `journal` is None where nothing is ever received.
+
+    With a `cache` of the store, packs are read through it: a server's many small reads of the same series.
+    """
 
     store: Store
     journal: Journal | None = None
+    cache: RangeCache | None = None
 
     def open_bytes(self, location: Location) -> bytes:
         """Part 10 bytes of an instance, by one ranged read, with their digest checked.
@@ -35,7 +40,7 @@ class InstanceReader:
             If the file is gone or cannot be read.
         """
         if not location.path.startswith(PREFIX):
-            return read_entry(self.store, location)
+            return read_entry(self.cache or self.store, location)
         part10_bytes = self._journal(location).read(location.path, location.offset, location.length)
         return require_sha256(part10_bytes, location.sha256, location.path)
 
@@ -53,7 +58,7 @@ class InstanceReader:
             raise ValueError(f"bytes {start} to {start + length} lie outside an instance of {location.length} bytes")
         if location.path.startswith(PREFIX):
             return self._journal(location).read(location.path, location.offset + start, length)
-        return self.store.read_range(location.path, location.offset + start, length)
+        return (self.cache or self.store).read_range(location.path, location.offset + start, length)
 
     def _journal(self, location: Location) -> Journal:
         """The journal, if there is one."""
