@@ -80,7 +80,7 @@ def finish_once(store: Store, records: str, name: str, work: Callable[[], dict[s
 
 def _record(store: Store, path: str, result: dict[str, Any]) -> dict[str, Any]:
     """Record a result, or give up its pack for the one that is recorded already."""
-    content = json.dumps({"schema_version": RECORD_SCHEMA_VERSION, "result": result}).encode()
+    content = json.dumps({"schema_version": RECORD_SCHEMA_VERSION} | result).encode()
     try:
         publish_bytes(store, path, content, kind="write_once")
     except FileExistsInStoreError:
@@ -115,8 +115,7 @@ def _read_record(store: Store, path: str) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or values.get("schema_version") != RECORD_SCHEMA_VERSION:
         return None
-    result: dict[str, Any] = values["result"]
-    return result
+    return {name: value for name, value in values.items() if name != "schema_version"}
 
 
 def finished_results(store: Store, records: str, run_name: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:

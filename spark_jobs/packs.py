@@ -202,7 +202,7 @@ def sweep_runs(store: Store, *, older_than_s: float, dry_run: bool = False) -> l
 def _record_age_s(store: Store, path: str) -> float:
     """Age of the pack that a record names; without end for one that names none."""
     try:
-        return _age_s(json.loads(store.read_bytes(path))["result"]["pack"], _PACK)
+        return _age_s(json.loads(store.read_bytes(path))["pack"], _PACK)
     except MissingFileError:
         return -math.inf  # it was deleted meanwhile
     except (ValueError, KeyError, TypeError):

@@ -74,7 +74,7 @@ def test_a_record_of_a_lost_pack_is_written_anew():
     assert second["pack"] != lost["pack"]
     store.files[second["pack"]] = b"short"
     third = finish_once(store, DONE, NAME, attempt(store))
-    assert json.loads(store.files[RECORD])["result"] == third
+    assert json.loads(store.files[RECORD]) == {"schema_version": 1} | third
 
 
 def test_an_attempt_whose_rows_are_gone_takes_what_another_one_finished():
