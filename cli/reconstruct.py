@@ -32,6 +32,7 @@ from cli.requests import (
     VoxelOption,
 )
 from cli.settings import load
+from storage.log_context import log_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,7 @@ def reconstruct(
     log_file = spark_log or Path(tempfile.gettempdir(), f"conepacs-spark-{secrets.token_hex(8)}.log")
     results = []
     for request in requests:
-        with stage_progress(as_json) as show:
+        with log_context(scan_id=request.scan_id), stage_progress(as_json) as show:
             result = reconstruct_scan(
                 opened, opened_index, request,
                 session=session_starter(spark_settings, show, log_file),

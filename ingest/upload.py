@@ -16,6 +16,7 @@ from ingest.readers import open_source
 from ingest.sender import DEFAULT_STREAMS
 from ingest.upload_report import UploadProgress, UploadReport
 from ingest.upload_run import UploadRun, run_upload
+from storage.log_context import log_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,8 @@ def upload(
             "upload with watch to wait for them"
         )
     run = UploadRun(reader, store, memory_bytes, file_bytes, streams, spool_folder, progress)
-    return run_upload(run, restart=restart)
+    with log_context(scan_id=reader.scan.scan_id):
+        return run_upload(run, restart=restart)
 
 
 def watch(
@@ -107,7 +109,8 @@ def watch(
     try:
         run = UploadRun(reader, store, memory_bytes, file_bytes, streams, spool_folder, progress)
         run.wait_for_view = lambda stop: _wait_for_view(run, stop, poll_s, timeout_s)
-        return run_upload(run, restart=restart)
+        with log_context(scan_id=reader.scan.scan_id):
+            return run_upload(run, restart=restart)
     finally:
         reader.close()
 
