@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from local_cluster import hdfs, spark, yarn
 from local_cluster.errors import ClusterOptionsError, NotRunningError
 from local_cluster.jars import find_java, hadoop_class_path, spark_home
+from local_cluster.ports import is_free
 from local_cluster.processes import require_linux
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ def require_parts(options: ClusterOptions) -> None:
     MissingPartError
         If Java, pyspark or a jar is missing and cannot be fetched, or this is no Linux.
     ClusterOptionsError
-        If the GPU discovery script is no program.
+        If the address is no address of this machine, or the GPU discovery script is no program.
     """
     require_linux()
+    is_free(options.bind, 0)  # refuses an address that is not this machine's
     spark_home()
     find_java()
     hadoop_class_path()

@@ -86,6 +86,7 @@ class LocalCluster:
             state = first_state(options, old)
             write_state(replace(state, starter=key_of(os.getpid())))
         try:
+            forget_applications(state)
             cluster._bring_up(timeout_s)
         except BaseException:
             cluster._update(lambda state: replace(state, starter=None))
@@ -273,12 +274,8 @@ class LocalCluster:
 
     def revive(self, *, timeout_s: float = START_TIMEOUT_S) -> tuple[str, ...]:
         """Start every daemon again that should run and is dead; return their names."""
-        state = self._running_state()
-        names = tuple(record.name for record in state.daemons if record.wanted == "up" and not record.running)
-        for name in names:
-            self._spawn(name)
-        self.wait_until_ready(timeout_s)
-        return names
+        self._running_state()
+        return self._bring_up(timeout_s)
 
     def start_spark(
         self, *, workers: int = 2, worker_cores: int = 1, worker_memory: str = "1g",
@@ -299,11 +296,7 @@ class LocalCluster:
             self.options, spark=True, workers=workers, worker_cores=worker_cores, worker_memory=worker_memory
         )
         self._update(lambda state: with_spark(replace(state, options=options)))
-        write_configuration(self._state())
-        self._spawn(master_of(self._state()).name)
-        self._spawn_workers(timeout_s)
-        self.wait_until_ready(timeout_s)
-        write_operator_files(self._state())
+        self._bring_up(timeout_s)
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """End all daemons and what they started, by SIGTERM, after `grace_s` [s] by SIGKILL; data and logs stay.
@@ -377,30 +370,30 @@ class LocalCluster:
             raise NotRunningError(f"{name} of the cluster in {self.folder} does not run")
         return record
 
-    def _bring_up(self, timeout_s: float) -> None:
-        """Start the daemons that are wanted; those that need not wait for each other at the same time."""
+    def _bring_up(self, timeout_s: float) -> tuple[str, ...]:
+        """Start what should run and does not; what need not wait for each other at the same time."""
         started = time.monotonic()
         state = self._state()
+        names = tuple(record.name for record in state.daemons if record.wanted == "up" and not record.running)
         write_configuration(state)
-        if state.options.spark:
-            forget_applications(state)
-            self._spawn(master_of(state).name)
+        early = [name for name in names if state.record(name).kind == "master"]
+        late = [name for name in names if state.record(name).kind == "worker"]
+        for name in early:
+            self._spawn(name)
         if not hdfs.is_formatted(self.folder):
             hdfs.format_name_node(state.options, hadoop_java(state.options))
-        for record in state.daemons:
-            if record.wanted == "up" and record.kind not in ("master", "worker"):
-                self._spawn(record.name)
-        if state.options.spark:
-            self._spawn_workers(timeout_s)
+        for name in names:
+            if name not in early and name not in late:
+                self._spawn(name)
+        if late:
+            # A worker that comes before its master listens tries again only after seconds.
+            wait_for_master(self._state(), timeout_s)
+        for name in late:
+            self._spawn(name)
         self.wait_until_ready(timeout_s)
         write_operator_files(self._state())
         _log.info("cluster in %s ready after %.1f s", self.folder, time.monotonic() - started)
-
-    def _spawn_workers(self, timeout_s: float) -> None:
-        """Start the workers once the master listens: one that comes earlier tries again only after seconds."""
-        wait_for_master(self._state(), timeout_s)
-        for record in self._state().of_kind("worker"):
-            self._spawn(record.name)
+        return names
 
     def _spawn(self, name: str) -> None:
         """Start one daemon and note its process."""

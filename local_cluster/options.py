@@ -113,3 +113,6 @@ def _require_address(bind: str) -> None:
         ) from error
     if address.is_unspecified or address.is_multicast:
         raise ClusterOptionsError(f"the address to bind is {bind}, expected one address of this machine")
+    if address.is_loopback and bind != "127.0.0.1":
+        # The NameNode takes a data node's address from its connections, and those come from 127.0.0.1.
+        raise ClusterOptionsError(f"the address to bind is {bind}, expected 127.0.0.1 or one of a network")

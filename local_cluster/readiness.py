@@ -50,9 +50,6 @@ def wait_for_daemon(state: ClusterState, name: str, timeout_s: float) -> None:
     if record.kind == "namenode":
         _wait_for_hdfs(state, [record], timeout_s)
     elif record.kind == "datanode":
-        # The NameNode may still count a data node that was killed a moment ago: the new one must say so too.
-        _wait("a data node reports to the NameNode", state, [record], timeout_s,
-              lambda: hdfs.takes_part(state.options, record))  # fmt: skip
         _wait_for_data_node(state, record, timeout_s)
     elif record.kind == "master":
         wait_for_master(state, timeout_s)
@@ -80,25 +77,27 @@ def wait_for_master(state: ClusterState, timeout_s: float) -> None:
 
 def _wait_for_hdfs(state: ClusterState, watched: Iterable[DaemonRecord], timeout_s: float) -> None:
     web_address = f"{state.options.bind}:{state.record('namenode').ports['http']}"
-    expected = {hdfs.data_address(state.options, record) for record in state.of_kind("datanode") if record.running}
+    expected = [record for record in state.of_kind("datanode") if record.running]
 
     def lacking() -> str:
         view = hdfs.ask_name_node(web_address)
-        silent = sorted(address for address in expected if view.heard_s.get(address, _HEARD_S + 1) > _HEARD_S)
-        return "; ".join([*(["safe mode"] if view.safe_mode else []), *(f"{each} not heard" for each in silent)])
+        silent = [record.name for record in expected if not _is_heard(state, record, view)]
+        return "; ".join([*(["safe mode"] if view.safe_mode else []), *(f"{name} not heard" for name in silent)])
 
     _wait("HDFS takes part", state, watched, timeout_s, lacking, until_empty=True)
 
 
 def _wait_for_data_node(state: ClusterState, record: DaemonRecord, timeout_s: float) -> None:
     web_address = f"{state.options.bind}:{state.record('namenode').ports['http']}"
+    what = f"{record.name} takes part in HDFS"
+    _wait(what, state, [record], timeout_s, lambda: _is_heard(state, record, hdfs.ask_name_node(web_address)))
+
+
+def _is_heard(state: ClusterState, record: DaemonRecord, view: hdfs.NameNodeView) -> bool:
+    """Whether NameNode and data node say so: the former counts one that was killed a moment ago still."""
     address = hdfs.data_address(state.options, record)
-
-    def heard() -> bool:
-        view = hdfs.ask_name_node(web_address)
-        return view.admin_states.get(address) == "In Service" and view.heard_s[address] <= _HEARD_S
-
-    _wait(f"{record.name} takes part in HDFS", state, [record], timeout_s, heard)
+    known = view.admin_states.get(address) == "In Service" and view.heard_s[address] <= _HEARD_S
+    return known and hdfs.takes_part(state.options, record)
 
 
 def _wait_for_worker(state: ClusterState, record: DaemonRecord, timeout_s: float) -> None:
