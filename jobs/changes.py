@@ -7,18 +7,25 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, exists, insert, select, update
 
+from jobs.errors import LeaseLostError
+from jobs.records import FINAL_STATES
 from jobs.rows import find_job, lease_is_over, open_needs, read_jobs
-from jobs.scheduling import Ending, after_death, decayed
+from jobs.scheduling import USAGE_HALF_LIFE_S, Ending, after_death, decayed
 from jobs.tables import job, job_dependency, job_event, job_usage
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from jobs.records import Job, JobState
 
 _HAPPENED = {"failed": "has failed", "cancelled": "was cancelled"}
+
+
+def is_now(state: JobState) -> str:
+    """Return a state as the end of a sentence."""
+    return _HAPPENED.get(state, f"is {state}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,22 @@ class Change:
                 self._cancel_for(job_id, needed, state)
                 break
         return job_id
+
+    def held(self, job_id: int, runner: str, attempt: int) -> Job:
+        """Read a job that this runner has in this attempt.
+
+        Raises
+        ------
+        LeaseLostError
+            If it has not, or no longer.
+        """
+        found = find_job(self.connection, job_id)
+        if found.state == "running" and (found.runner, found.attempt) == (runner, attempt):
+            return found
+        now = f"it {is_now(found.state)}"
+        if found.state == "running":
+            now = f"'{found.runner}' has it in attempt {found.attempt}"
+        raise LeaseLostError(f"job {job_id} is no longer that of runner '{runner}' in attempt {attempt}: {now}")
 
     def set(self, job_id: int, **values: Any) -> None:
         """Write columns of a job."""
@@ -119,9 +142,9 @@ class Change:
             told = {"runner": found.runner, "attempt": found.attempt, **told}
         self.note(found.job_id, "state", {"state": state, **told})
         if state in _HAPPENED:
-            self._cancel_dependants(found.job_id, state)
+            self._cancel_dependents(found.job_id, state)
         elif state == "done":
-            self._wake_dependants(found.job_id)
+            self._wake_dependents(found.job_id)
         return find_job(self.connection, found.job_id)
 
     def expire(self) -> list[Job]:
@@ -147,7 +170,25 @@ class Change:
             self.set(found.job_id, not_before=self.now + delay_s)
         return self.end(found, ending.state, error=ending.error, **told)
 
-    def _cancel_dependants(self, job_id: int, state: str) -> None:
+    def delete_finished(self, older_than_s: float) -> int:
+        """Delete jobs that ended so long ago [s], unless one that stays needs them, and users who were long away."""
+        dependent = job.alias("dependent")
+
+        def is_old(one: Any) -> tuple[ColumnElement[bool], ...]:
+            return one.c.state.in_(FINAL_STATES), one.c.finished_at < self.now - older_than_s
+
+        still_needed = exists(
+            select(dependent.c.id)
+            .join(job_dependency, job_dependency.c.job == dependent.c.id)
+            .where(job_dependency.c.needs == job.c.id, ~and_(*is_old(dependent)))
+            .correlate(job)
+        )
+        count = self.connection.execute(delete(job).where(*is_old(job), ~still_needed)).rowcount
+        forgotten = self.now - 30 * USAGE_HALF_LIFE_S
+        self.connection.execute(delete(job_usage).where(job_usage.c.at < forgotten))
+        return count
+
+    def _cancel_dependents(self, job_id: int, state: str) -> None:
         """Cancel what waits for a job that will not be done, and what waits for that."""
         ended = [(job_id, state)]
         while ended:
@@ -158,9 +199,9 @@ class Change:
                 .where(job_dependency.c.needs == needed, job.c.state == "waiting")
                 .order_by(job.c.id)
             )
-            for dependant in self.connection.execute(waiting).scalars().all():
-                self._cancel_for(dependant, needed, how)
-                ended.append((dependant, "cancelled"))
+            for dependent in self.connection.execute(waiting).scalars().all():
+                self._cancel_for(dependent, needed, how)
+                ended.append((dependent, "cancelled"))
 
     def _cancel_for(self, job_id: int, needed: int, state: str) -> None:
         """Cancel one waiting job because another will not be done."""
@@ -168,11 +209,11 @@ class Change:
         self.set(job_id, state="cancelled", finished_at=self.now, error=error)
         self.note(job_id, "state", {"state": "cancelled", "error": error})
 
-    def _wake_dependants(self, job_id: int) -> None:
+    def _wake_dependents(self, job_id: int) -> None:
         """Let the waiting time of those count from now that missed this one."""
-        dependants = select(job_dependency.c.job).where(job_dependency.c.needs == job_id)
+        dependents = select(job_dependency.c.job).where(job_dependency.c.needs == job_id)
         self.connection.execute(
-            update(job).where(job.c.id.in_(dependants), job.c.state == "waiting").values(waiting_since=self.now)
+            update(job).where(job.c.id.in_(dependents), job.c.state == "waiting").values(waiting_since=self.now)
         )
 
     def _account(self, found: Job) -> None:

@@ -16,10 +16,10 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import func, select, update
 
-from jobs.changes import Change
-from jobs.errors import JobParameterError, JobStateError, LeaseLostError
+from jobs.changes import Change, is_now
+from jobs.errors import JobParameterError, JobStateError
 from jobs.kinds import check_parameters, find_kind, read_parameters
 from jobs.records import FINAL_STATES, Event, Job, JobState, NewJob, Progress, Resources
 from jobs.rows import (
@@ -33,8 +33,8 @@ from jobs.rows import (
     read_shares,
     running_on,
 )
-from jobs.scheduling import RESERVE_AFTER_S, USAGE_HALF_LIFE_S, Ending, after_failure, choose
-from jobs.tables import MIGRATIONS, job, job_dependency, job_event, job_usage
+from jobs.scheduling import RESERVE_AFTER_S, Ending, after_failure, choose
+from jobs.tables import MIGRATIONS, job, job_event
 from jobs.texts import (
     LOG_LEVELS,
     MAX_PRIORITY,
@@ -43,6 +43,7 @@ from jobs.texts import (
     json_object,
     one_text,
     require_possible,
+    within,
 )
 from storage.database import apply_migrations, create_database_engine, read_transaction, write_transaction
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 MAX_RESULT_BYTES = 1 << 20
 MAX_LISTED = 1000
+MAX_EVENTS = 10_000
 _WRITERS = "jobs"
 
 # Within JobQueue the name `list` is its method.
@@ -167,15 +169,15 @@ class JobQueue:
         limit: int = 100, before_id: int | None = None,
     ) -> Jobs:  # fmt: skip
         """Return jobs, the newest first, at most 1000; `before_id` goes on from the last of another page."""
-        statement = select(job).order_by(job.c.id.desc()).limit(min(limit, MAX_LISTED))
+        statement = select(job).order_by(job.c.id.desc()).limit(within(limit, MAX_LISTED))
         if states:
             statement = statement.where(job.c.state.in_(states))
         if user is not None:
-            statement = statement.where(job.c.user_label == user)
+            statement = statement.where(job.c.user_label == one_text(user))
         if kind is not None:
-            statement = statement.where(job.c.kind == kind)
+            statement = statement.where(job.c.kind == one_text(kind))
         if before_id is not None:
-            statement = statement.where(job.c.id < before_id)
+            statement = statement.where(job.c.id < within(before_id))
         with read_transaction(self.engine) as connection:
             return read_jobs(connection, connection.execute(statement).all())
 
@@ -192,12 +194,12 @@ class JobQueue:
         with self._write() as change:
             found = find_job(change.connection, job_id)
             if found.state in ("done", "failed"):
-                raise JobStateError(f"job {job_id} cannot be cancelled: it {_is(found.state)}")
+                raise JobStateError(f"job {job_id} cannot be cancelled: it {is_now(found.state)}")
             if found.state == "waiting":
-                return change.end(found, "cancelled", by=by)
+                return change.end(found, "cancelled", by=one_text(by))
             if found.state == "running" and not found.cancel_requested:
                 change.set(job_id, cancel_requested=True)
-                change.note(job_id, "state", {"state": "running", "cancel_requested": True, "by": by})
+                change.note(job_id, "state", {"state": "running", "cancel_requested": True, "by": one_text(by)})
             return find_job(change.connection, job_id)
 
     def retry(self, job_id: int, by: str = "") -> Job:
@@ -213,12 +215,11 @@ class JobQueue:
         with self._write() as change:
             found = find_job(change.connection, job_id)
             if found.state not in ("failed", "cancelled"):
-                raise JobStateError(f"job {job_id} cannot be retried: it {_is(found.state)}")
+                raise JobStateError(f"job {job_id} cannot be retried: it {is_now(found.state)}")
             for needed, state in open_needs(change.connection, job_id):
                 if state in FINAL_STATES:
-                    raise JobStateError(
-                        f"job {job_id} cannot be retried: job {needed}, which it needs, {_is(state)}; retry that first"
-                    )
+                    because = f"job {needed}, which it needs, {is_now(state)}; retry that first"
+                    raise JobStateError(f"job {job_id} cannot be retried: {because}")
             change.set(
                 job_id,
                 state="waiting",
@@ -233,7 +234,7 @@ class JobQueue:
                 result=None,
                 error="",
             )
-            change.note(job_id, "state", {"state": "waiting", "by": by})
+            change.note(job_id, "state", {"state": "waiting", "by": one_text(by)})
             return find_job(change.connection, job_id)
 
     def set_priority(self, job_id: int, priority: int) -> Job:
@@ -252,7 +253,7 @@ class JobQueue:
         with self._write() as change:
             found = find_job(change.connection, job_id)
             if found.state in FINAL_STATES:
-                raise JobStateError(f"job {job_id} can have no other priority: it {_is(found.state)}")
+                raise JobStateError(f"job {job_id} can have no other priority: it {is_now(found.state)}")
             change.set(job_id, priority=priority)
             change.note(job_id, "state", {"state": found.state, "priority": priority})
             return find_job(change.connection, job_id)
@@ -263,7 +264,8 @@ class JobQueue:
         No event appears later with a smaller id than one that was seen, so who follows misses none.
         """
         with read_transaction(self.engine) as connection:
-            return read_events(connection, after_id=after_id, job_id=job_id, limit=limit)
+            most = within(limit, MAX_EVENTS)
+            return read_events(connection, after_id=within(after_id), job_id=job_id, limit=most)
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, for who wants only what comes after it; 0 if there is none."""
@@ -289,21 +291,7 @@ class JobQueue:
         One that another job needs stays as long as that job.
         """
         with self._write() as change:
-            old = (job.c.state.in_(FINAL_STATES), job.c.finished_at < change.now - older_than_s)
-            dependant = job.alias("dependant")
-            still_needed = exists(
-                select(dependant.c.id)
-                .join(job_dependency, job_dependency.c.job == dependant.c.id)
-                .where(
-                    job_dependency.c.needs == job.c.id,
-                    ~(dependant.c.state.in_(FINAL_STATES) & (dependant.c.finished_at < change.now - older_than_s)),
-                )
-                .correlate(job)
-            )
-            count = change.connection.execute(delete(job).where(*old, ~still_needed)).rowcount
-            forgotten = change.now - 30 * USAGE_HALF_LIFE_S
-            change.connection.execute(delete(job_usage).where(job_usage.c.at < forgotten))
-            return count
+            return change.delete_finished(older_than_s)
 
     # ---- who runs
 
@@ -356,7 +344,7 @@ class JobQueue:
             If the job is not this runner's in this attempt any more.
         """
         with self._write() as change:
-            _held(change, job_id, runner, attempt)
+            change.held(job_id, runner, attempt)
             change.set(job_id, lease_until=change.now + lease_s)
             return find_job(change.connection, job_id)
 
@@ -376,7 +364,7 @@ class JobQueue:
         if log is not None and log[0] not in LOG_LEVELS:
             raise JobParameterError(f"log of job {job_id}: unknown level '{log[0]}', expected {', '.join(LOG_LEVELS)}")
         with self._write() as change:
-            _held(change, job_id, runner, attempt)
+            change.held(job_id, runner, attempt)
             if progress is not None:
                 values = {"stage": one_text(progress.stage), "done": progress.done, "total": progress.total}
                 change.set(job_id, **{f"progress_{name}": value for name, value in values.items()})
@@ -402,7 +390,7 @@ class JobQueue:
             found = find_job(change.connection, job_id)
             if found.state == "done" and (found.runner, found.attempt) == (runner, attempt):
                 return found
-            return change.end(_held(change, job_id, runner, attempt), "done", result=text)
+            return change.end(change.held(job_id, runner, attempt), "done", result=text)
 
     def fail(
         self, job_id: int, runner: str, attempt: int, error: str, *, again: bool, delay_s: float = 0.0
@@ -425,7 +413,7 @@ class JobQueue:
             found = find_job(change.connection, job_id)
             if found.state == "failed" and (found.runner, found.attempt) == (runner, attempt):
                 return found
-            found = _held(change, job_id, runner, attempt)
+            found = change.held(job_id, runner, attempt)
             ending = after_failure(
                 one_text(error),
                 again=again,
@@ -444,7 +432,7 @@ class JobQueue:
             If the job is not this runner's in this attempt any more.
         """
         with self._write() as change:
-            found = _held(change, job_id, runner, attempt)
+            found = change.held(job_id, runner, attempt)
             if found.cancel_requested:
                 return change.end(found, "cancelled")
             change.set(job_id, attempts_used=found.attempts_used - 1)
@@ -461,7 +449,7 @@ class JobQueue:
             If nobody asked for it.
         """
         with self._write() as change:
-            found = _held(change, job_id, runner, attempt)
+            found = change.held(job_id, runner, attempt)
             if not found.cancel_requested:
                 raise JobStateError(f"job {job_id} was stopped, but nobody asked for that")
             return change.end(found, "cancelled")
@@ -485,25 +473,3 @@ class JobQueue:
             found: datetime.datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
             return found.timestamp()
         return datetime.datetime.now(datetime.UTC).timestamp()
-
-
-def _held(change: Change, job_id: int, runner: str, attempt: int) -> Job:
-    """Return a job that this runner has in this attempt; LeaseLostError otherwise."""
-    found = find_job(change.connection, job_id)
-    if found.state == "running" and (found.runner, found.attempt) == (runner, attempt):
-        return found
-    now = f"it {_is(found.state)}"
-    if found.state == "running":
-        now = f"'{found.runner}' has it in attempt {found.attempt}"
-    raise LeaseLostError(f"job {job_id} is no longer that of runner '{runner}' in attempt {attempt}: {now}")
-
-
-def _is(state: JobState) -> str:
-    """Return a state as the end of a sentence."""
-    return {
-        "waiting": "is waiting",
-        "running": "is running",
-        "done": "is done",
-        "failed": "has failed",
-        "cancelled": "was cancelled",
-    }[state]

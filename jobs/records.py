@@ -58,7 +58,7 @@ class NewJob:
     ----------
     kind : name of a registered kind
     parameters : JSON values
-    user : for whom it runs; the queue is fair between users
+    user : a label of whom it runs for, no patient data; the queue is fair between users
     priority : higher first, 0 by default
     depends_on : jobs that must be done before it; if one fails or is cancelled, so is this
     max_attempts : how often it may be started; a runner that dies counts as one attempt

@@ -13,6 +13,7 @@ from jobs.errors import UnknownJobError
 from jobs.records import Event, Job, Progress, Resources
 from jobs.scheduling import Candidate, Share, decayed
 from jobs.tables import job, job_dependency, job_event, job_usage
+from jobs.texts import within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -30,7 +31,7 @@ def find_job(connection: Connection, job_id: int) -> Job:
     UnknownJobError
         If there is none of that number.
     """
-    row = connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
+    row = connection.execute(select(job).where(job.c.id == within(job_id))).one_or_none()
     if row is None:
         raise UnknownJobError(f"there is no job {job_id}")
     return read_jobs(connection, [row])[0]
@@ -49,7 +50,7 @@ def read_events(connection: Connection, *, after_id: int, job_id: int | None, li
     """Events with a higher id, oldest first."""
     statement = select(job_event).where(job_event.c.id > after_id).order_by(job_event.c.id).limit(limit)
     if job_id is not None:
-        statement = statement.where(job_event.c.job == job_id)
+        statement = statement.where(job_event.c.job == within(job_id))
     return [
         Event(row.id, row.job, moment(row.at), row.kind, json.loads(row.content))
         for row in connection.execute(statement)

@@ -19,7 +19,8 @@ MAX_TEXT_CHARACTERS = 4000
 MAX_PRIORITY = 1000
 MAX_ATTEMPTS = 100
 MAX_DEPENDENCIES = 1000
-_MOST = 1 << 62
+#: What an integer of a database holds.
+MAX_ID = (1 << 63) - 1
 
 
 def checked_label(what: str, label: str, *, empty: bool = False) -> str:
@@ -63,9 +64,14 @@ def require_possible(job: NewJob, needs: Resources) -> None:
     checked_number("priority", job.priority, -MAX_PRIORITY, MAX_PRIORITY)
     checked_number("max_attempts", job.max_attempts, 1, MAX_ATTEMPTS)
     checked_number("cores", needs.cores, 1, 1 << 30)
-    checked_number("memory_bytes", needs.memory_bytes, 0, _MOST)
+    checked_number("memory_bytes", needs.memory_bytes, 0, MAX_ID)
     checked_number("gpus", needs.gpus, 0, 1 << 30)
     checked_number("number of jobs that it depends on:", len(job.depends_on), 0, MAX_DEPENDENCIES)
+
+
+def within(number: int, most: int = MAX_ID) -> int:
+    """Return a number that was asked for, brought within 0 and `most`."""
+    return min(max(number, 0), most)
 
 
 def one_text(text: str) -> str:

@@ -70,7 +70,7 @@ def test_resources_are_those_of_the_kind_unless_given(queue):
     ("job", "error", "message"),
     [
         (NewJob("dance", {}), UnknownKindError, "no kind of job is named 'dance'; there are other, work"),
-        (NewJob("work", {"numbre": 1}), JobParameterError, "work: there is no parameter 'numbre'; there are number"),
+        (NewJob("work", {"count": 1}), JobParameterError, "work: there is no parameter 'count'; there are number"),
         (NewJob("work", {"number": "x"}), JobParameterError, "work: parameter 'number': input should be a valid int"),
         (NewJob("work", {}, depends_on=(99,)), UnknownJobError, "there is no job 99"),
         (NewJob("work", {}, user="a\nb"), JobParameterError, r"user 'a\\nb': expected 0 to 100 printable characters"),
@@ -103,6 +103,12 @@ def test_an_unknown_job_is_told(queue):
     for ask in (queue.get, queue.cancel, queue.retry, lambda job_id: queue.set_priority(job_id, 1)):
         with pytest.raises(UnknownJobError, match="there is no job 4"):
             ask(4)
+    for number in (-1, 0, 10**30):
+        with pytest.raises(UnknownJobError, match=f"there is no job {number}"):
+            queue.get(number)
+    assert queue.events(10**30) == []
+    assert queue.list(before_id=10**30, limit=-1, user="\0") == []
+    assert queue.events(-1, job_id=10**30, limit=10**30) == []
 
 
 # ---- the way of a job
