@@ -28,6 +28,8 @@ from reconstruction.bad_pixels import (
 from reconstruction.errors import CalibrationError, ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Float32Array = NDArray[np.float32]
@@ -204,6 +206,47 @@ def prepare_band(
         floor=chosen.count_floor,
         source_rows=rows_with_good_pixels(panel_bad)[rows],
         row_start=row_start,
+    )
+
+
+def correction_of_white(
+    white: Float32Array, dark: Float32Array | None, panel_bad: Mask, parameters: CorrectionParameters, *, row_start: int
+) -> FieldCorrection:
+    """Make the correction of a band of rows from white and dark (row, col) as `prepare_band` made them.
+
+    The same as that correction, for a task that reads them in place of the frames.
+
+    Raises
+    ------
+    CalibrationError
+        If sizes differ.
+    """
+    rows = slice(row_start, row_start + white.shape[0])
+    bad = panel_bad[rows]
+    if bad.shape != white.shape or (dark is not None and dark.shape != white.shape):
+        raise CalibrationError(f"white of {white.shape} pixels from row {row_start} on does not fit {panel_bad.shape}")
+    return FieldCorrection(
+        content="counts",
+        white=white,
+        dark=None if dark is None or not dark.any() else dark,
+        bad=bad,
+        floor=parameters.count_floor,
+        source_rows=rows_with_good_pixels(panel_bad)[rows],
+        row_start=row_start,
+    )
+
+
+def join_bands(bands: Sequence[FieldCorrection]) -> FieldCorrection:
+    """Join the corrections of neighbouring bands of rows, in their order."""
+    if len(bands) == 1:
+        return bands[0]
+    darks = [np.zeros_like(band.white) if band.dark is None else band.dark for band in bands]
+    return replace(
+        bands[0],
+        white=np.concatenate([band.white for band in bands]),
+        dark=None if all(band.dark is None for band in bands) else np.concatenate(darks),
+        bad=np.concatenate([band.bad for band in bands]),
+        source_rows=np.concatenate([band.source_rows for band in bands]),
     )
 
 

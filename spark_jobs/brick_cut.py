@@ -13,6 +13,8 @@ from reconstruction.bricks import Area, Window, brick_windows, cut_evenly, has_f
 from reconstruction.coverage import projection_matrices
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import VolumeGrid
 
@@ -68,10 +70,12 @@ def tile_columns(n_out: int) -> int:
     return max(MIN_TILE_COLS, -(-n_out // (TILES * 32)) * 32)
 
 
-def brick_windows_of(setup: SlabSetup, view_blocks: tuple[tuple[int, int], ...]) -> tuple[Window, ...]:
-    """Return what a brick reads of each view block's filtered rows."""
+def brick_windows_of(
+    setup: SlabSetup, view_blocks: tuple[tuple[int, int], ...], matrices: NDArray[np.float64] | None = None
+) -> tuple[Window, ...]:
+    """Return what a brick reads of each view block's filtered rows; `matrices` are the geometry's, if at hand."""
     return brick_windows(
-        projection_matrices(setup.geometry), np.array([start for start, _ in view_blocks]), setup.grid, setup.slab,
-        setup.made_area, setup.radius_mm, panel_rows=setup.geometry.n_rows,
-        filtered_cols=(setup.ramp.col_start, setup.ramp.n_out),
+        projection_matrices(setup.geometry) if matrices is None else matrices,
+        np.array([start for start, _ in view_blocks]), setup.grid, setup.slab, setup.made_area, setup.radius_mm,
+        panel_rows=setup.geometry.n_rows, filtered_cols=(setup.ramp.col_start, setup.ramp.n_out),
     )  # fmt: skip

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SCHEMA_VERSION = 1
 #: Checksum before the voxels of a slice.
 SLICE_HEAD_BYTES = 4
+#: Voxels of one ranged read [B], unless a slice has more.
+MAX_READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class BrickFile:
     def checksum(self, z: int, cells: bytes) -> int:
         """CRC-32 of a slice: also of its place and form."""
         return zlib.crc32(cells, zlib.crc32(json.dumps([_SCHEMA_VERSION, z, *self.shape]).encode()))
+
+
+def slices_of_a_read(n_y: int, n_x: int) -> int:
+    """Return how many slices of a brick one ranged read takes while slabs are put together."""
+    return max(1, MAX_READ_BYTES // (4 * n_y * n_x))
 
 
 def brick_path(stem: str, bin_index: int, brick_index: int) -> str:

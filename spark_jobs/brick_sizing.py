@@ -14,7 +14,7 @@ from spark_jobs.brick_cut import cut_area
 from spark_jobs.brick_traffic import brick_setup, largest_window, sampled_bricks
 from spark_jobs.sizing import MIN_SLAB_SLICES, Sizing, sized_stages, slab_alignment
 from spark_jobs.stage_costs import WorkCut, plan_cost
-from spark_jobs.task_memory import assemble_task_bytes, brick_task_bytes
+from spark_jobs.task_memory import BASE_BYTES, assemble_task_bytes, brick_task_bytes, encoding_bytes
 
 if TYPE_CHECKING:
     from reconstruction.fdk import SlabSetup
@@ -38,6 +38,8 @@ def bricks_work(sizing: Sizing, whole: SlabSetup) -> WorkCut:
         If no brick fits the memory.
     """
     plain = prepare(whole.geometry, whole.grid, sizing.request.fdk, four_fold=False)
+    least = encoding_bytes(whole.grid, sizing.slices(whole.grid)) + BASE_BYTES
+    sizing.require(least, "the encoding of slices", "take coarser voxels, a smaller volume or more memory")
     candidates = [work for work in _candidates(sizing, plain) if work is not None]
     if not candidates:
         raise MemoryBudgetError(
@@ -46,10 +48,7 @@ def bricks_work(sizing: Sizing, whole: SlabSetup) -> WorkCut:
         )
     work = min(candidates, key=lambda each: plan_cost(each, sizing.rates, most_windows=_QUICK_WINDOWS).core_seconds)
     assert work.bricks is not None
-    grid = whole.grid
-    largest = max(area.shape[0] * area.shape[1] for area in work.bricks.areas)
-    assembling = assemble_task_bytes(grid, work.slices, largest)
-    sizing.require(assembling, "the encoding of slices", "take coarser voxels, a smaller volume or more memory")
+    assembling = _assembling_bytes(sizing, whole, work.bricks)
     return sized_stages(
         sizing, work, {"bricks": _largest_task(sizing, work.setups, work.bricks), "assemble": assembling}
     )
@@ -88,9 +87,17 @@ def _highest(sizing: Sizing, whole: SlabSetup, n_y: int, n_x: int) -> WorkCut | 
 def _fitting(sizing: Sizing, whole: SlabSetup, cut: BrickCut, slabs: tuple[Slab, ...]) -> WorkCut | None:
     """The work of these bricks, if they fit the memory."""
     setups = tuple(sizing.setup(whole, slab) for slab in slabs)
+    if _assembling_bytes(sizing, whole, cut) > sizing.memory_bytes:
+        return None
     if _largest_task(sizing, setups, cut, most=_QUICK_WINDOWS) > sizing.memory_bytes:
         return None
     return dataclasses.replace(sizing.work(setups, two_stage=True), bricks=cut)
+
+
+def _assembling_bytes(sizing: Sizing, whole: SlabSetup, cut: BrickCut) -> int:
+    """Peak memory of a task that puts slices together [B]."""
+    slices = sizing.slices(whole.grid)
+    return max(assemble_task_bytes(whole.grid, slices, *area.shape) for area in cut.areas)
 
 
 def _largest_task(sizing: Sizing, setups: tuple[SlabSetup, ...], cut: BrickCut, *, most: int | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reconstruction.backends import load_backend
 from spark_jobs.brick_cut import brick_windows_of
-from spark_jobs.brick_files import BrickFile, brick_path, read_brick, write_brick
+from spark_jobs.brick_files import BrickFile, brick_path, read_brick, slices_of_a_read, write_brick
 from spark_jobs.filtered_rows import read_window
 from spark_jobs.plan import working_geometry
 from spark_jobs.workers import open_run
@@ -47,7 +47,8 @@ def back_project_brick(place: RunPlace, task: int) -> dict[str, Any]:
             accumulator.add_filtered(views, first_view + first + np.arange(len(views)), window)
         # Not while the next block is read: the plan counts one.
         del filtered, views
-    written = write_brick(run.store, brick_file(run, bin_index, brick_index), accumulator.read_slices)
+    with run.publishing():
+        written = write_brick(run.store, brick_file(run, bin_index, brick_index), accumulator.read_slices)
     n_voxels = setup.slab.n_slices * setup.made_area.shape[0] * setup.made_area.shape[1]
     return {
         "bin": bin_index,
@@ -56,7 +57,7 @@ def back_project_brick(place: RunPlace, task: int) -> dict[str, Any]:
         "written_bytes": written,
         "updates": n_voxels * setup.geometry.n_views,
         "reconstruct_s": time.perf_counter() - started,
-    }
+    } | run.store_counts()
 
 
 class BrickSlices:
@@ -75,5 +76,10 @@ class BrickSlices:
         for index, area in self._bricks:
             file = brick_file(self._run, self._bin_index, index)
             part = out[:, area.y_start : area.y_stop, area.x_start : area.x_stop]
-            self.read_bytes += read_brick(self._run.store, file, start, stop, out=part)
+            step = slices_of_a_read(*area.shape)
+            for first in range(start, stop, step):
+                last = min(first + step, stop)
+                self.read_bytes += read_brick(
+                    self._run.store, file, first, last, out=part[first - start : last - start]
+                )
         return out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.bricks import Window
+from reconstruction.coverage import projection_matrices
 from spark_jobs.bands import ROW_HEAD_BYTES, tile_borders
 from spark_jobs.brick_cut import brick_windows_of
 from spark_jobs.store_reads import Traffic
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from spark_jobs.brick_cut import BrickCut
 
 #: Windows (bricks x view blocks) that are worked out; of more, an even sample of bricks stands for all.
-MAX_WINDOWS = 20_000
+MAX_WINDOWS = 10_000
 
 
 def sampled_bricks(setups: tuple[SlabSetup, ...], cut: BrickCut, n_blocks: int, most: int = MAX_WINDOWS) -> list[int]:
@@ -52,9 +53,10 @@ def brick_traffic(
     tiles = np.array(tile_borders(setups[0].ramp.n_out, cut.tile_cols))
     runs = np.array(filter_runs)
     sample = sampled_bricks(setups, cut, len(blocks), most)
+    matrices = projection_matrices(setups[0].geometry)
     reads = n_bytes = 0
     for index in sample:
-        windows = brick_windows_of(brick_setup(setups, cut, index), blocks)
+        windows = brick_windows_of(brick_setup(setups, cut, index), blocks, matrices)
         rows = np.array([(w.row_start, w.row_stop, w.col_start, w.col_stop) for w in windows])
         touched = (tiles[None, :, 0] < rows[:, 3:4]) & (tiles[None, :, 1] > rows[:, 2:3])
         n_tiles = touched.sum(axis=1)
@@ -70,8 +72,9 @@ def largest_window(
     stored: StoredScan, setups: tuple[SlabSetup, ...], cut: BrickCut, *, most: int = MAX_WINDOWS
 ) -> Window:
     """Return a window as large as any that a brick reads of one view block."""
+    matrices = projection_matrices(setups[0].geometry)
     n_rows = n_cols = 1
     for index in sampled_bricks(setups, cut, stored.n_view_blocks, most):
-        for window in brick_windows_of(brick_setup(setups, cut, index), stored.view_blocks):
+        for window in brick_windows_of(brick_setup(setups, cut, index), stored.view_blocks, matrices):
             n_rows, n_cols = max(n_rows, window.n_rows), max(n_cols, window.n_cols)
     return Window(0, n_rows, 0, n_cols)

@@ -15,6 +15,8 @@ from reconstruction.binning import bin_pixels
 from reconstruction.correction import (
     FieldCorrection,
     FloorReport,
+    correction_of_white,
+    join_bands,
     prepare_band,
     prepare_without_fields,
     to_line_integrals,
@@ -22,6 +24,7 @@ from reconstruction.correction import (
 from reconstruction.errors import CalibrationError
 from spark_jobs.errors import PlanError
 from spark_jobs.task_memory import field_band_rows
+from spark_jobs.white_file import WhiteFile, read_white, white_path, write_white
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,6 +75,37 @@ def _field_rows(
     return flats, stored.read_darks(bin_index, row_start, row_stop)
 
 
+def white_file(stored: StoredScan, folder: str, bin_index: int) -> WhiteFile:
+    """Return where white and dark of a bin lie."""
+    scan = stored.scan
+    return WhiteFile(white_path(folder, bin_index), scan.n_rows, scan.n_cols, scan.darks is not None)
+
+
+def publish_white(
+    stored: StoredScan, folder: str, bin_index: int, mask: NDArray[np.bool_], parameters: CorrectionParameters
+) -> None:
+    """Average flat and dark frames of a bin once, for all later tasks; nothing for frames that need no fields."""
+    if stored.scan.content == "counts":
+        write_white(
+            stored.store, white_file(stored, folder, bin_index),
+            functools.partial(_band_from_frames, stored, bin_index, mask, parameters),
+            band_rows=field_band_rows(stored),
+        )  # fmt: skip
+
+
+def _band_from_frames(
+    stored: StoredScan,
+    bin_index: int,
+    mask: NDArray[np.bool_],
+    parameters: CorrectionParameters,
+    row_start: int,
+    row_stop: int,
+) -> FieldCorrection:
+    """The correction of some rows from all frames."""
+    flats, darks = _field_rows(stored, bin_index, row_start, row_stop)
+    return prepare_band(flats, darks, mask, parameters, row_start=row_start)
+
+
 def mask_bytes(mask: NDArray[np.bool_]) -> bytes:
     """Pack a mask (row, col) into a small file."""
     handle = io.BytesIO()
@@ -98,6 +132,7 @@ class RowCorrector:
     """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for.
 
     With `binning` the rows count blocks of as many detector rows, and line integrals are averaged over these blocks.
+    White and dark come from the run's `folder`, where the first stage left them, or without one from all frames.
     """
 
     def __init__(
@@ -110,6 +145,7 @@ class RowCorrector:
         row_stop: int,
         *,
         binning: int = 1,
+        folder: str | None = None,
     ) -> None:
         scan = stored.scan
         self.binning = binning
@@ -122,21 +158,32 @@ class RowCorrector:
         # A row without a good pixel is filled from another one, which then has to be read too.
         self.read_start, self.read_stop = whole.rows_to_read(row_start, row_stop)
         self.keep = slice(row_start - self.read_start, row_stop - self.read_start)
-        self.correction = self._correction(whole, mask, parameters)
+        self.correction = self._correction(whole, mask, parameters, folder)
         self.floored = FloorReport()
         self.read_bytes = 0
 
     def _correction(
-        self, whole: FieldCorrection, mask: NDArray[np.bool_], parameters: CorrectionParameters
+        self, whole: FieldCorrection, mask: NDArray[np.bool_], parameters: CorrectionParameters, folder: str | None
     ) -> FieldCorrection:
         """The correction of exactly the rows that are read."""
         if self.stored.scan.content != "counts":
             return whole.band(self.read_start, self.read_stop)
-        flats = self.stored.read_flats(self.bin_index, self.read_start, self.read_stop)
-        if flats is None:
+        if self.stored.scan.flats is None:
             raise PlanError(f"scan {self.stored.scan.scan_id} holds raw counts and needs flat fields, but has none")
-        darks = self.stored.read_darks(self.bin_index, self.read_start, self.read_stop)
-        return prepare_band(flats, darks, mask, parameters, row_start=self.read_start)
+        if folder is not None:
+            file = white_file(self.stored, folder, self.bin_index)
+            white, dark = read_white(self.stored.store, file, self.read_start, self.read_stop)
+            return correction_of_white(white, dark, mask, parameters, row_start=self.read_start)
+        step = field_band_rows(self.stored)
+        starts = range(self.read_start, self.read_stop, step)
+        return join_bands(
+            [
+                _band_from_frames(
+                    self.stored, self.bin_index, mask, parameters, start, min(start + step, self.read_stop)
+                )
+                for start in starts
+            ]
+        )
 
     def read_block(self, block_index: int) -> RawBlock:
         """Read one view block's counts of the rows."""

@@ -39,12 +39,15 @@ def probe_mu_range(
     correction: CorrectionParameters,
     radius_mm: float,
     backend: str,
+    folder: str | None = None,
 ) -> tuple[float, float]:
     """Return (low, high) of mu [1/mm] to store one bin with, from five coarse slices; the same on every run."""
     views = _spread_views(stored)
     part = geometry.select(views)
     values = [
-        _coarse_slice(stored, part, views, _slice_grid(grid, share), bin_index, mask, correction, radius_mm, backend)
+        _coarse_slice(
+            stored, part, views, _slice_grid(grid, share), bin_index, mask, correction, radius_mm, backend, folder
+        )
         for share in _HEIGHTS
     ]
     top = float(np.quantile(np.concatenate([np.abs(v).ravel() for v in values]), 0.9999))
@@ -92,16 +95,18 @@ def _coarse_slice(
     correction: CorrectionParameters,
     radius_mm: float,
     backend: str,
+    folder: str | None,
 ) -> NDArray[np.float32]:
     """Reconstruct one coarse slice from some of the views."""
     setup = prepare(geometry, grid, FdkParameters("hann", 1.0, radius_mm), four_fold=False)
     accumulator = load_backend(backend).start(setup, threads=1)
-    corrector = RowCorrector(stored, bin_index, mask, correction, setup.band.row_start, setup.band.row_stop)
+    rows = setup.band.row_start, setup.band.row_stop
+    corrector = RowCorrector(stored, bin_index, mask, correction, *rows, folder=folder)
     place = {int(view): index for index, view in enumerate(views)}
     for block_index, (start, stop) in enumerate(stored.view_blocks):
         wanted = [view for view in range(start, stop) if view in place]
         if wanted:
-            rows, _ = corrector.line_integrals([corrector.read_block(block_index)], 0, stop - start)
-            taken = np.ascontiguousarray(rows[[view - start for view in wanted]])
+            lines, _ = corrector.line_integrals([corrector.read_block(block_index)], 0, stop - start)
+            taken = np.ascontiguousarray(lines[[view - start for view in wanted]])
             accumulator.add(taken, np.array([place[view] for view in wanted]))
     return accumulator.read_slices(0, 1)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from pacs.preview import preview_factor
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.fdk import SlabSetup, prepare
-from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs, slabs_of_height
+from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs, row_band, slabs_of_height
 from spark_jobs.probe import probe_rows
 from spark_jobs.request import MEBIBYTE, ReconstructionRequest
-from spark_jobs.stage_costs import WorkCut, plan_cost
+from spark_jobs.stage_costs import WorkCut, plan_cost, row_group_amplification
 from spark_jobs.task_memory import encode_slices, filter_task_bytes, prepare_task_bytes, slab_task_bytes
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
+    from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
     from reconstruction.slabs import RowBand
     from spark_jobs.rates import Rates
@@ -29,6 +29,11 @@ BATCH_VIEWS = 128
 SMALL_BATCH_VIEWS = 32
 #: Slabs are at least this high by default: thinner ones pay more set-up than they gain.
 MIN_SLAB_SLICES = 64
+#: A scan above this size does not stay in the store's caches: fused slabs that read its row groups more often than
+#: `MOST_FUSED_AMPLIFICATION` give way to two stages that take hardly longer.
+CACHED_BYTES = 1 << 30
+MOST_FUSED_AMPLIFICATION = 1.5
+TWO_STAGE_EXCESS = 1.15
 #: Slabs are higher only where so many tasks stay, all bins of the scan together, that a small cluster is kept busy.
 WANTED_TASKS = 16
 
@@ -89,7 +94,8 @@ class Sizing:
 
     def setup(self, whole: SlabSetup, slab: Slab) -> SlabSetup:
         """One slab's share of the reconstruction."""
-        return prepare(whole.geometry, whole.grid, self.request.fdk, slab, four_fold=whole.quarter is not None)
+        band = row_band(whole.geometry, whole.grid, slab, whole.radius_mm)
+        return dataclasses.replace(whole, slab=slab, band=band)
 
     def require(
         self, needed: int, what: str, cure: str = "take thinner slabs, a smaller volume or more memory"
@@ -186,9 +192,14 @@ def views_together(sizing: Sizing, setups: tuple[SlabSetup, ...]) -> int:
 
 
 def choose_stages(sizing: Sizing, setups: tuple[SlabSetup, ...], batch_views: int) -> WorkCut:
-    """Fused or two stages: as asked, or whichever is expected to take less time."""
+    """Fused or two stages: as asked, or whichever takes less time and does not read a large scan again and again."""
     # Not by how many rows a filter task can hold: the choice shapes the result, the memory must not.
-    work = min(_ways(sizing, setups), key=lambda way: plan_cost(way, sizing.rates).core_seconds)
+    seconds = {way.two_stage: plan_cost(way, sizing.rates).core_seconds for way in _ways(sizing, setups)}
+    two_stage = min(seconds, key=lambda each: seconds[each])
+    if len(seconds) == 2 and not two_stage and sizing.stored.layout.pixel_bytes > CACHED_BYTES:
+        again = row_group_amplification(sizing.work(setups, two_stage=False)) > MOST_FUSED_AMPLIFICATION
+        two_stage = again and seconds[True] <= TWO_STAGE_EXCESS * seconds[False]
+    work = sizing.work(setups, two_stage=two_stage)
     kind = sizing.item_bytes if work.two_stage else None
     slab_bytes = max(sizing.slab_bytes_of(setup, batch_views, kind) for setup in setups)
     return sized_stages(sizing, work, {"reconstruct": slab_bytes})

@@ -108,7 +108,7 @@ def _add_rows(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: SlabA
     mask = read_mask(run.store, mask_path(run.place.folder, bin_index))
     corrector = RowCorrector(
         run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
-        binning=plan.detector_binning,
+        binning=plan.detector_binning, folder=run.place.folder,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(_read_blocks, corrector, plan.batches[0])
@@ -179,6 +179,8 @@ def _publish_slab(
                 encoded = preview.encode_slice((slab.z_start + start) // factor + offset, values)
                 writer.add(encoded.part10_bytes, encoded.header)
             n_instances += len(slices) + len(small)
+            # Not while the next slices are made: the plan counts them once.
+            del slices, small, values
         writer.finish()
         return {"slice_sha256": digests, "n_clipped": n_clipped, "n_instances": n_instances}
 

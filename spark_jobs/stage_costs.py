@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from pacs.preview import preview_factor
 from spark_jobs import store_reads
 from spark_jobs.bands import ROW_HEAD_BYTES
+from spark_jobs.brick_files import slices_of_a_read
 from spark_jobs.brick_traffic import MAX_WINDOWS, brick_traffic
 from spark_jobs.cost import PlanCost, StageCost
 from spark_jobs.pack_sizes import PackSizes
@@ -193,31 +195,29 @@ def _prepare(work: WorkCut, rates: Rates) -> StageCost:
     n_bands = -(-scan.n_rows // field_band_rows(stored))
     total, seconds = Traffic(), 0.0
     for bin_index in work.bins:
-        fields = store_reads.field_rows(stored, bin_index, 0, scan.n_rows, bands=n_bands)
+        # Once for the search, and once for white and dark.
+        fields = store_reads.field_rows(stored, bin_index, 0, scan.n_rows, bands=n_bands).times(2)
         total += work.opening() + fields + store_reads.frame_rows(stored, "bad_pixels", 0, 0, scan.n_rows)
-        total += Traffic(len(work.probe) > 0, 0)
         for band, n_blocks in work.probe:
             rows = store_reads.projection_rows(stored, bin_index, band.row_start, band.row_stop)
             total += store_reads.some_blocks(stored, rows, n_blocks)
-            total += store_reads.field_rows(stored, bin_index, band.row_start, band.row_stop)
+            total += store_reads.white_rows(stored, band.row_start, band.row_stop)
+        footers = store_reads.field_footers(stored, bin_index)  # kept from the first time
+        total = Traffic(total.reads - footers.reads, total.read_bytes - footers.read_bytes, total.pixel_bytes)
         if work.probe:
-            # Footers are kept from slice to slice.
-            again = len(work.probe)
-            fields = store_reads.field_footers(stored, bin_index)
             total += store_reads.projection_footers(stored, bin_index)
-            total = Traffic(total.reads - again * fields.reads, total.read_bytes - again * fields.read_bytes,
-                            total.pixel_bytes)  # fmt: skip
         seconds += rates.task_overhead_s
     seconds += total.pixel_bytes / rates.read_bytes_per_s + total.read_bytes / rates.read_bytes_per_s
-    written = len(work.bins) * (store_reads.mask_bytes_of(stored) + _BIN_BYTES)
+    white = store_reads.white_rows(stored, 0, scan.n_rows).read_bytes
+    written = len(work.bins) * (white + store_reads.mask_bytes_of(stored) + _BIN_BYTES)
     return StageCost("prepare", len(work.bins), total.read_bytes, written, total.reads, total.pixel_bytes, seconds, 0.0,
                      work.task_bytes.get("prepare", 0))  # fmt: skip
 
 
-def _corrected(work: WorkCut, bin_index: int, rows: tuple[int, int]) -> Traffic:
-    """What a task reads besides projections to correct some rows: mask, flat and dark frames."""
+def _corrected(work: WorkCut, rows: tuple[int, int]) -> Traffic:
+    """What a task reads besides projections to correct some rows: mask, white and dark."""
     mask = Traffic(1, store_reads.mask_bytes_of(work.stored))
-    return mask + store_reads.field_rows(work.stored, bin_index, *work.raw(*rows))
+    return mask + store_reads.white_rows(work.stored, *work.raw(*rows))
 
 
 def _filter(work: WorkCut, rates: Rates) -> StageCost:
@@ -226,7 +226,7 @@ def _filter(work: WorkCut, rates: Rates) -> StageCost:
     n_tasks = len(work.bins) * n_blocks * len(work.filter_runs)
     for bin_index in work.bins:
         for rows in work.filter_runs:
-            each = work.opening() + _corrected(work, bin_index, rows)
+            each = work.opening() + _corrected(work, rows)
             total += (each + store_reads.projection_footer(stored, bin_index)).times(n_blocks)
     written = len(work.bins) * _band_bytes_of_bin(work)
     correct_s, filter_s = _filter_seconds(work, work.rows[1] - work.rows[0], rates)
@@ -264,7 +264,7 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
         for bin_index in work.bins:
             total += store_reads.projection_footers(stored, bin_index).times(len(setups))
             for setup in setups:
-                total += _corrected(work, bin_index, (setup.band.row_start, setup.band.row_stop))
+                total += _corrected(work, (setup.band.row_start, setup.band.row_stop))
         correct_s, filter_s = _filter_seconds(work, sum(s.band.n_rows for s in setups), rates)
         seconds += total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s
         gpu_s += filter_s
@@ -288,7 +288,8 @@ def _bricks(work: WorkCut, rates: Rates, bands: Traffic) -> StageCost:
     total = work.opening().times(n_tasks) + bands.times(n_bins)
     written = n_bins * _brick_bytes_of_bin(work)
     share = sum(a.shape[0] * a.shape[1] for a in work.bricks.areas) / (work.grid.shape[1] * work.grid.shape[2])
-    add_s = share * work.updates / rates.updates(work.backend, work.kernel)
+    # Rates count the whole grid, of which only the field is computed: it is in the bricks.
+    add_s = work.updates / rates.updates(work.backend, work.kernel)
     seconds = (
         n_bins * bands.read_bytes / rates.band_bytes_per_s + add_s + written / rates.store_bytes_per_s
         + n_tasks * rates.task_overhead_s
@@ -304,11 +305,21 @@ def _brick_bytes_of_bin(work: WorkCut) -> int:
     return work.grid.shape[0] * per_slice
 
 
+def _brick_reads_of_bin(work: WorkCut) -> int:
+    """Ranged reads that put the slabs of one bin together."""
+    assert work.bricks is not None
+    steps: Counter[int] = Counter()
+    for setup in work.setups:
+        n_slices = setup.slab.n_slices
+        steps.update(min(work.slices, n_slices - start) for start in range(0, n_slices, work.slices))
+    at_once = [slices_of_a_read(*area.shape) for area in work.bricks.areas]
+    return sum(count * sum(-(-height // each) for each in at_once) for height, count in steps.items())
+
+
 def _assemble(work: WorkCut, rates: Rates) -> StageCost:
     assert work.bricks is not None
     n_bins, n_tasks = len(work.bins), len(work.bins) * len(work.setups)
-    steps = sum(-(-s.slab.n_slices // work.slices) for s in work.setups)
-    bricks = Traffic(steps * len(work.bricks.areas), _brick_bytes_of_bin(work)).times(n_bins)
+    bricks = Traffic(_brick_reads_of_bin(work), _brick_bytes_of_bin(work)).times(n_bins)
     total = (work.opening() + Traffic(2, _RUN_BYTES + _BIN_BYTES)).times(n_tasks) + bricks
     seconds = (
         bricks.read_bytes / rates.band_bytes_per_s + n_bins * work.grid.n_voxels / rates.encode_voxels_per_s

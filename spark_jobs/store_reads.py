@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import window_groups
+from spark_jobs.white_file import WhiteFile
 
 if TYPE_CHECKING:
     from ingest.chunk_layout import ChunkKind, ChunkLayout
@@ -95,6 +96,15 @@ def frame_rows(
     groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(layout)
     share = n_groups / len(layout.row_groups)
     return footer + Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
+
+
+def white_rows(stored: StoredScan, row_start: int, row_stop: int) -> Traffic:
+    """Rows of the white and dark that the first stage averages; nothing for frames that need none."""
+    scan = stored.scan
+    if scan.content != "counts":
+        return Traffic()
+    row_bytes = WhiteFile("", scan.n_rows, scan.n_cols, scan.darks is not None).row_bytes
+    return Traffic(1, (row_stop - row_start) * row_bytes)
 
 
 def mask_bytes_of(stored: StoredScan) -> int:

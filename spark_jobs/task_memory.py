@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from spark_jobs.brick_files import slices_of_a_read
 from spark_jobs.request import MEBIBYTE
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 BASE_BYTES = 370 * MEBIBYTE
 #: Slices taken out of the accumulator, encoded and packed at a time, where the memory allows.
 ENCODE_SLICES = 16
-#: A pixel while cosine weights are made in float64 from the rays' vectors, or flat fields from their moments [B].
-_WEIGHT_BYTES = 80
+#: A pixel of the rows that a task corrects: white, dark, mask, cosine weight, and what is made on the way to them [B].
+_WEIGHT_BYTES = 24
+#: A pixel of a band of flat or dark frames while its moments are found [B].
+_MOMENT_BYTES = 80
 #: A pixel of the panel while bad pixels are looked for [B]: statistics, and their copies while medians are found.
-_FIELD_BYTES = 96
+_FIELD_BYTES = 56
 
 
 def encode_slices(grid: VolumeGrid, factor: int, memory_bytes: int) -> int:
@@ -35,7 +38,7 @@ def encode_slices(grid: VolumeGrid, factor: int, memory_bytes: int) -> int:
 def encoding_bytes(grid: VolumeGrid, slices: int = ENCODE_SLICES) -> int:
     """What slices on their way into a pack take [B]."""
     _, ny, nx = grid.shape
-    return (slices * 8 + 48) * ny * nx
+    return (slices * 4 + 48) * ny * nx
 
 
 def slab_task_bytes(
@@ -97,9 +100,10 @@ def brick_task_bytes(
     return BASE_BYTES + volume + read + transposed + writing
 
 
-def assemble_task_bytes(grid: VolumeGrid, slices: int, brick_pixels: int) -> int:
-    """Peak memory of a task that puts slices together from bricks of so many voxels a slice, and encodes them [B]."""
-    return BASE_BYTES + encoding_bytes(grid, slices) + 2 * slices * brick_pixels * 4
+def assemble_task_bytes(grid: VolumeGrid, slices: int, n_y: int, n_x: int) -> int:
+    """Peak memory of a task that puts slices together from bricks of so many voxels, and encodes them [B]."""
+    read = slices_of_a_read(n_y, n_x) + 1
+    return BASE_BYTES + encoding_bytes(grid, slices) + read * n_y * n_x * 4
 
 
 def filter_task_bytes(stored: StoredScan, setup: SlabSetup, *, n_rows: int, binning: int = 1) -> int:
@@ -124,8 +128,7 @@ def prepare_task_bytes(stored: StoredScan, probe_rows: int) -> int:
     """
     scan, layout = stored.scan, stored.layout
     panel = scan.n_rows * scan.n_cols
-    band_pixels = field_band_rows(stored) * scan.n_cols
-    search = panel * _FIELD_BYTES + band_pixels * (2 * _n_frames(stored) * layout.dtype.itemsize + _WEIGHT_BYTES)
+    search = panel * _FIELD_BYTES + _band_bytes(stored, scan.n_rows)
     row_pixels = probe_rows * scan.n_cols
     look = layout.view_block * row_pixels * (layout.dtype.itemsize + 16)
     look += _correction_bytes(stored, row_pixels) + _window_bytes(stored, probe_rows)
@@ -151,13 +154,20 @@ def _n_frames(stored: StoredScan) -> int:
 def _correction_bytes(stored: StoredScan, row_pixels: int) -> int:
     """What is made before a band of rows can be corrected and weighted [B]: masks of the panel, fields, weights."""
     panel = stored.scan.n_rows * stored.scan.n_cols
-    return 8 * panel + row_pixels * (2 * _n_frames(stored) * stored.layout.dtype.itemsize + _WEIGHT_BYTES)
+    return 8 * panel + row_pixels * _WEIGHT_BYTES + _band_bytes(stored, row_pixels // stored.scan.n_cols)
+
+
+def _band_bytes(stored: StoredScan, n_rows: int) -> int:
+    """What flat and dark frames of some rows take while their moments are found, a band at a time [B]."""
+    pixels = min(n_rows, field_band_rows(stored)) * stored.scan.n_cols
+    return pixels * (2 * _n_frames(stored) * stored.layout.dtype.itemsize + _MOMENT_BYTES)
 
 
 def _window_bytes(stored: StoredScan, n_rows: int) -> int:
-    """What one ranged read holds besides its result [B]: stored bytes, unpacked page, table."""
+    """What ranged reads hold besides their result [B]: stored bytes, unpacked page, table, and the next one's bytes."""
     layout = stored.layout
     rows = min(n_rows + 2 * layout.row_group, layout.n_rows)
     pixel_bytes = layout.view_block * rows * layout.n_cols * layout.dtype.itemsize
     group_bytes = layout.view_block * layout.row_group * layout.n_cols * layout.dtype.itemsize
-    return 3 * min(pixel_bytes, max(MAX_RANGED_READ_BYTES, group_bytes))
+    limit = max(MAX_RANGED_READ_BYTES, group_bytes)
+    return 3 * pixel_bytes if pixel_bytes <= limit else 4 * limit

@@ -118,7 +118,11 @@ def _filter(
     response = ramp.response.astype(np.float32)
 
     def weights_of(view_index: int) -> Float32Array:
-        return cosine_weights(geometry, view_index, row_start, row_start + n_rows).astype(np.float32)
+        weights = np.empty((n_rows, geometry.n_cols), dtype=np.float32)
+        for first in range(0, n_rows, _FFT_ROWS):
+            stop = min(n_rows, first + _FFT_ROWS)
+            weights[first:stop] = cosine_weights(geometry, view_index, row_start + first, row_start + stop)
+        return weights
 
     shared = weights_of(0) if geometry.circular_orbit is not None else None
 

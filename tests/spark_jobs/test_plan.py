@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.chunks import PixelDigests, ScanManifest, StoredScan, frames_layout, open_scan_chunks, projection_layout
-from ingest.scan import EnergyBin, FieldFrames, ParallelBeam
+from ingest.chunks import open_scan_chunks
+from ingest.scan import ParallelBeam
 from ingest.upload import upload
 from pacs.preview import preview_factor
 from reconstruction.bad_pixels import CorrectionParameters
@@ -32,35 +32,7 @@ from spark_jobs.stage_costs import WorkCut, plan_cost
 from spark_jobs.workers import RunPlace, measured
 from tests.support.fake_reader import FakeReader
 from tests.support.fake_store import FakeStore
-from tests.support.scans import make_scan
-
-
-def orbit(n_views=120, n_rows=64, n_cols=80, *, arc=2 * math.pi, **changes):
-    values = {
-        "sod_mm": 100.0, "sdd_mm": 160.0, "angles_rad": 0.1 + np.arange(n_views) * arc / n_views, "n_rows": n_rows,
-        "n_cols": n_cols, "pitch_u_mm": 0.5, "pitch_v_mm": 0.5,
-    }  # fmt: skip
-    return ConeBeamGeometry.circular(**(values | changes))
-
-
-def scan_of(geometry=None, n_bins=2, **changes):
-    geometry = geometry or orbit()
-    values = {
-        "n_views": geometry.n_views, "n_rows": geometry.n_rows, "n_cols": geometry.n_cols, "geometry": geometry,
-        "bins": tuple(EnergyBin(i) for i in range(n_bins)), "flats": FieldFrames(5), "darks": FieldFrames(5),
-    }  # fmt: skip
-    return make_scan(**(values | changes))
-
-
-def stored_of(scan=None, *, memory_bytes=10**9):
-    """A stored scan that is a manifest and nothing else: a plan reads no more."""
-    scan = scan or scan_of()
-    layouts = {"projection": projection_layout(scan, memory_bytes=memory_bytes)}
-    if scan.flats is not None:
-        layouts["flat"] = frames_layout("flat", scan, scan.flats.count)
-    groups = tuple((1000,) * len(layouts["projection"].row_groups) for _ in scan.bins)
-    digests = PixelDigests(("0" * 64,) * scan.n_views)
-    return StoredScan(FakeStore(), ScanManifest(scan, digests, layouts, (), groups))
+from tests.support.planned_scans import orbit, scan_of, stored_of
 
 
 def plan_of(stored=None, **wanted):
