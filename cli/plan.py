@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,13 +33,34 @@ from cli.requests import (
 from cli.settings import StoreSettings, load
 
 if TYPE_CHECKING:
+    from ingest.chunks import StoredScan
     from spark_jobs.plan import ReconstructionPlan
 
-ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID")]
+ScansArgument = Annotated[
+    list[str] | None, typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID", show_default=False)
+]
+_CLUSTER = "A cluster that need not be here"
+DescribedOption = Annotated[
+    list[str] | None,
+    typer.Option("--scan", help="A scan that is not stored: a .toml file, or stone, artery, thorax-360, thorax-720, "
+                 "body; repeatable.", metavar="NAME", rich_help_panel=_CLUSTER),
+]  # fmt: skip
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option("--cluster", help="Description of a cluster: say what the plan comes to there, and propose better "
+                 "ones.  conf/clusters has examples.", metavar="FILE", rich_help_panel=_CLUSTER),
+]  # fmt: skip
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", help="Of what is random in the simulation.", metavar="N", min=0, rich_help_panel=_CLUSTER),
+]
 
 
 def plan(
-    scan_ids: ScansArgument,
+    context: typer.Context,
+    scan_ids: ScansArgument = None,
+    described: DescribedOption = None,
+    cluster: ClusterOption = None,
     store: StoreOption = None,
     bins: BinsOption = None,
     voxel: VoxelOption = None,
@@ -58,6 +80,7 @@ def plan(
         int | None,
         typer.Option("--cores", help="Cores to expect the time for.", metavar="N", show_default="all here", min=1),
     ] = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a reconstruction would do and cost: nothing is computed.
@@ -65,26 +88,54 @@ def plan(
     Takes the same options as reconstruct.  Memory is that of the largest task; the amplification says how often
     detector rows are read because slabs overlap on the panel (cone angle).
 
+    With --cluster it says what comes of the plan on a cluster that need not be here: tasks, bytes, time, what limits
+    each stage, price, and which slabs, precision or region to take instead.  With --scan the scan need not be stored.
+
         conepacs plan stone
         conepacs plan stone --voxel 0.05 --task-memory 4GiB
         conepacs plan stone --bin 0 --shape 1,512,512 --mode fused
+        conepacs plan --scan thorax-720 --voxel 0.1 --cluster conf/clusters/cloud-32.toml
     """
-    from ingest.chunks import open_scan_chunks
     from spark_jobs.plan import make_plan
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id,
     )  # fmt: skip
-    requests = [options.request(scan_id) for scan_id in scan_ids]
-    opened = open_existing_store(load(StoreSettings, store=store).store)
-    plans = [make_plan(open_scan_chunks(opened, request.scan_id), request) for request in requests]
+    scans = [*_stored_scans(scan_ids or [], store), *_described_scans(described or [])]
+    if not scans:
+        raise typer.BadParameter("give the id of a stored scan, or --scan and a described one")
+    requests = [options.request(scan.scan.scan_id) for scan in scans]
+    if cluster is not None:
+        from cli.plan_cluster import plan_for_cluster
+
+        source = context.get_parameter_source("task_memory")
+        chosen = source is not None and not source.name.startswith("DEFAULT")
+        plan_for_cluster(scans, requests, cluster, own_memory=chosen, seed=seed, as_json=as_json)
+        return
+    plans = [make_plan(scan, request) for scan, request in zip(scans, requests, strict=True)]
     n_cores = cores or os.cpu_count() or 1
     if as_json:
         print_json([plan_json(made, n_cores) for made in plans])
         return
     for made in plans:
         print_plan(made, n_cores)
+
+
+def _stored_scans(scan_ids: list[str], store: str | None) -> list[StoredScan]:
+    """Open scans of the store; it is not looked for where none is asked for."""
+    from ingest.chunks import open_scan_chunks
+
+    if not scan_ids:
+        return []
+    opened = open_existing_store(load(StoreSettings, store=store).store)
+    return [open_scan_chunks(opened, scan_id) for scan_id in scan_ids]
+
+
+def _described_scans(names: list[str]) -> list[StoredScan]:
+    from spark_jobs.simulation.scans import described_scan, scan_size
+
+    return [described_scan(scan_size(name)) for name in names]
 
 
 def expected_seconds(made: ReconstructionPlan, cores: int) -> float:
