@@ -67,6 +67,7 @@ def publish(
     patience_s
         How long the store may fail [s], counted from the first failure; writes fail for some seconds after a DataNode
         died, and half a minute while a NameNode starts again.  There are three tries at least, however long each takes.
+        A store that has never answered is given up sooner, see `storage.filesystem.open_store`.
 
     Returns
     -------
@@ -86,7 +87,9 @@ def publish(
     """
     clean_path(path)
     policy = RetryPolicy(patience_s, least_tries=LEAST_TRIES)
-    bare = store.bare if isinstance(store, RetryingStore) else store  # one patience, not one within another
+    bare = store
+    if isinstance(store, RetryingStore):
+        bare, policy = store.bare, store.policy(policy)  # one patience, not one within another
     tries, started_s, leftovers = 0, time.monotonic(), list[str]()
 
     def attempt() -> Result:
@@ -99,7 +102,7 @@ def publish(
         return _publish_once(bare, path, produce, kind, policy, leftovers)
 
     try:
-        return keep_trying(attempt, path, policy)
+        result = keep_trying(attempt, path, policy)
     except (StoreFullError, StoreAccessError):
         raise
     except StoreUnavailableError as error:
@@ -110,6 +113,9 @@ def publish(
     finally:
         for temporary in leftovers:
             _delete_quietly(bare, temporary)
+    if isinstance(store, RetryingStore):
+        store.answered = True
+    return result
 
 
 def publish_bytes(store: Store, path: str, data: bytes, *, kind: PublishKind) -> None:

@@ -86,7 +86,7 @@ class RetryingStore:
     """A store whose reads are tried again; writes, renames and deletions pass as they are.
 
     Until the store has answered once, it is given up after `first_contact_s` [s], so that a wrong address is told
-    soon; afterwards after the patience of `policy`.  `bare` is the store itself.
+    soon; afterwards after the patience of `policy`.  `bare` is the store itself, `answered` whether it has answered.
     """
 
     def __init__(
@@ -95,8 +95,12 @@ class RetryingStore:
         self.url = store.url
         self.bare = store
         self._policy = policy or RetryPolicy()
-        self._first_policy = RetryPolicy(patience_s=first_contact_s)
-        self._answered = False
+        self._first_contact_s = first_contact_s
+        self.answered = False
+
+    def policy(self, wanted: RetryPolicy) -> RetryPolicy:
+        """Policy for what is done now: the one that is wanted, or a short one before the first answer."""
+        return wanted if self.answered else RetryPolicy(min(self._first_contact_s, wanted.patience_s))
 
     def open_read(self, path: str) -> BinaryIO:
         """Open a file for reading; large reads are one request each."""
@@ -141,11 +145,11 @@ class RetryingStore:
     def _kept(self, act: Callable[[], Result], path: str) -> Result:
         """Keep trying to read, patiently once the store is known to be there."""
         try:
-            result = keep_trying(act, path, self._policy if self._answered else self._first_policy)
+            result = keep_trying(act, path, self.policy(self._policy))
         except StoreUnavailableError:
             raise
         except StorageError:
-            self._answered = True  # by a refusal
+            self.answered = True  # by a refusal
             raise
-        self._answered = True
+        self.answered = True
         return result

@@ -22,6 +22,7 @@ from storage.errors import (
 from storage.filesystem import open_store
 from storage.memory_store import MemoryStore
 from storage.publish import is_temporary, publish, publish_bytes
+from storage.retrying import FIRST_CONTACT_S, RetryingStore
 from tests.support.cluster import data_node_writing
 from tests.support.waiting import wait_until
 
@@ -118,6 +119,18 @@ def test_a_store_that_stays_away_is_given_up(pauses: list[float], step: str) -> 
     assert len(pauses) == 7
     assert 16.0 < sum(pauses) <= 20.0
     assert listing(store) == []
+
+
+def test_a_store_that_never_answered_is_given_up_soon(pauses: list[float]) -> None:
+    store = RetryingStore(FailingStore(open=[gone() for _ in range(100)]))
+    with pytest.raises(PublishError, match="connection refused"):
+        publish(store, "a", lambda handle: handle.write(b"x"), kind="replace")
+    assert sum(pauses) <= FIRST_CONTACT_S
+    pauses.clear()
+    assert not store.exists("a")
+    with pytest.raises(PublishError, match="connection refused"):
+        publish(store, "a", lambda handle: handle.write(b"x"), kind="replace")
+    assert sum(pauses) > 60.0
 
 
 def test_a_long_write_is_begun_anew_even_if_one_try_takes_longer_than_the_patience(pauses: list[float]) -> None:
