@@ -137,9 +137,10 @@ class SparkSettings:
             # Where the cluster manager holds an executor to its memory (YARN, Kubernetes); standalone workers do not.
             "spark.executor.memoryOverhead": f"{self.python_memory_mib}m",
             # A task is tried elsewhere after two failures on one executor; a node is not given up, as its store may be.
-            "spark.excludeOnFailure.enabled": "true",
+            # Spark takes no offer at all where a node's limit is not below that of the task.
+            "spark.excludeOnFailure.enabled": "true" if self.task_tries > 1 else "false",
             "spark.excludeOnFailure.task.maxTaskAttemptsPerExecutor": min(2, self.task_tries),
-            "spark.excludeOnFailure.task.maxTaskAttemptsPerNode": self.task_tries,
+            "spark.excludeOnFailure.task.maxTaskAttemptsPerNode": max(1, self.task_tries - 1),
             "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 2 * self.task_tries,
             "spark.excludeOnFailure.stage.maxFailedExecutorsPerNode": 2 * self.task_tries,
             "spark.excludeOnFailure.application.maxFailedTasksPerExecutor": 4 * self.task_tries,

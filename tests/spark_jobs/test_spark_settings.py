@@ -136,3 +136,13 @@ def test_a_worker_that_runs_on_another_gpu_already_is_refused(monkeypatch, task_
     task_of("1")
     with pytest.raises(SparkJobError, match="was given GPU 1, but its worker runs cupy on GPU 0 already"):
         prepare_worker(1)
+
+
+@pytest.mark.parametrize("tries", [1, 2, 4])
+def test_a_node_is_excluded_before_the_task_fails_for_good(tries):
+    """Otherwise Spark answers no offer and the job waits for ever."""
+    properties = SparkSettings(master="spark://head:7077", task_tries=tries).properties()
+    excluded = properties["spark.excludeOnFailure.enabled"] == "true"
+    assert excluded == (tries > 1)
+    if excluded:
+        assert properties["spark.excludeOnFailure.task.maxTaskAttemptsPerNode"] < properties["spark.task.maxFailures"]
