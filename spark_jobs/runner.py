@@ -45,8 +45,9 @@ _LONGEST_BEAT_S = 2.0
 _LONGEST_PAUSE_S = 30.0
 #: Seconds between two attempts of a job: after its first failure, and at most.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
-#: Seconds that a job has to stop in once it was told to, when the runner ends.
-_STOP_S = 30.0
+#: Seconds that a job has to stop in once it was told to, when the runner ends; and once Spark was stopped under it.
+#: One that goes on even then is left to the end of its lease.
+_STOP_S, _LAST_S = 30.0, 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -129,12 +130,15 @@ class Runner:
         beats.start()
         try:
             with log_context(worker=self.name):
-                self._loop(once=once)
-                self._let_end()
+                try:
+                    self._loop(once=once)
+                finally:
+                    self._let_end()
         finally:
-            self._done.set()
-            beats.join(_STOP_S)
             self._session.close()
+            self._join(_LAST_S)
+            self._done.set()
+            beats.join(_LAST_S)
         _log.info("runner %s ends", self.name)
         return {str(end): n for end, n in self._ends.items()}
 
@@ -254,11 +258,17 @@ class Runner:
             left = list(self._held.values())
         for held, _ in left:
             held.stop("released")
-        until = time.monotonic() + _STOP_S
-        for held, thread in left:
+        for job_id in self._join(_STOP_S):
+            _log.warning("job %d does not stop: Spark is stopped under it", job_id)
+
+    def _join(self, within_s: float) -> list[int]:
+        """Wait for the jobs at hand to end; the numbers of those that have not."""
+        with self._lock:
+            left = [(job_id, thread) for job_id, (_, thread) in self._held.items()]
+        until = time.monotonic() + within_s
+        for _, thread in left:
             thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                _log.warning("job %d does not stop: another runner takes it when its lease is over", held.job.job_id)
+        return [job_id for job_id, thread in left if thread.is_alive()]
 
 
 def _left(resources: Resources, held: list[HeldJob]) -> Resources:

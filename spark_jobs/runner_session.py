@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+#: Seconds that the end of a runner waits for a start of Spark that is under way.
+_CLOSE_S = 10.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,11 +75,15 @@ class RunnerSession:
             _log.info("job %d: Spark could not be told to cancel it (%s)", job_id, error)
 
     def close(self) -> None:
-        """Stop Spark, if it was started."""
-        with self._lock:
+        """Stop Spark, if it was started; while it is being started for long, it is left to the end of the process."""
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
             if self._session is not None:
                 _discard(self._session)
                 self._session = None
+        finally:
+            self._lock.release()
 
 
 def _is_alive(session: SparkSession) -> bool:

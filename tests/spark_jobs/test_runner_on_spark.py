@@ -65,28 +65,29 @@ def wait_for(queue, job_id, *states, timeout_s=240.0):
     return wait_until(f"job {job_id}", lambda: queue.get(job_id), lambda job: job.state in states, timeout_s=timeout_s)
 
 
+def runner_once(queue, index, folder, spark, **settings):
+    return spark_runner(queue, index, folder, lambda: spark, lease_s=60.0, **settings).run(once=True)
+
+
 def test_a_planned_and_reconstructed_scan_is_registered_once(queue, index, folder, spark_session):
     plan = queue.submit(NewJob("plan", SCAN))
     first = queue.submit(NewJob("reconstruct", SCAN, depends_on=(plan.job_id,)))
+    beside = queue.submit(NewJob("reconstruct", SCAN | {"run_id": "beside"}, depends_on=(plan.job_id,)))
     second = queue.submit(NewJob("reconstruct", SCAN, depends_on=(first.job_id,)))
-    runner = spark_runner(queue, index, folder, lambda: spark_session, lease_s=60.0)
-    assert runner.run(once=True) == {"finish": 3}
-    planned, made, again = (queue.get(job.job_id).result for job in (plan, first, second))
+    assert runner_once(queue, index, folder, spark_session, jobs=2) == {"finish": 4}
+    planned, made, other, again = (queue.get(job.job_id).result for job in (plan, first, beside, second))
     assert planned["n_tasks"] == 2
-    assert made["run"] == planned["run"] == again["run"]
+    assert made["run"] == planned["run"] == again["run"] != other["run"]
     assert (made["unchanged"], again["unchanged"]) == (False, True)
-    assert series_of(index) == sorted(series["series_uid"] for series in made["series"])
-    assert len(made["series"]) == PRODUCTS
+    assert series_of(index) == sorted(series["series_uid"] for run in (made, other) for series in run["series"])
+    assert [len(run["series"]) for run in (made, other)] == [PRODUCTS] * 2
+    assert queue.get(beside.job_id).started_at < queue.get(first.job_id).finished_at  # side by side
     stages = [e.content["stage"] for e in queue.events(job_id=first.job_id) if e.kind == "progress"]
     assert list(dict.fromkeys(stages)) == ["prepare", "reconstruct"]
     assert made["figures"]["tasks"] == 2
     unknown = queue.submit(NewJob("reconstruct", SCAN | {"scan_id": "nowhere"}))
     assert runner_once(queue, index, folder, spark_session) == {"fail": 1}
     assert "no scan 'nowhere'" in queue.get(unknown.job_id).error
-
-
-def runner_once(queue, index, folder, spark, **settings):
-    return spark_runner(queue, index, folder, lambda: spark, lease_s=60.0, **settings).run(once=True)
 
 
 def test_a_cancelled_job_leaves_spark_although_it_does_not_listen(queue, index, folder, spark_session):
