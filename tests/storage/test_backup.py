@@ -172,6 +172,35 @@ def test_a_database_moves_from_sqlite_to_postgresql_and_back(archive, postgresql
         assert back.files() == archive.files()
 
 
+def test_a_backup_lies_on_s3(archive, s3_server, tmp_path):
+    target = open_store(s3_server.make_bucket())
+    archive.back_up(target)
+    archive.put("runs/run/plan.json", b"[]")
+    assert archive.back_up(target).copied_files == 1
+    assert verify_backup(target).damaged == ()
+    with empty(tmp_path / "new") as new:
+        new.restore(target)
+        assert (new.files(), new.rows()) == (archive.files(), ROWS)
+
+
+@pytest.mark.hdfs
+def test_a_store_on_hdfs_comes_back_to_a_folder_and_to_hdfs(archive, hdfs_daemons, tmp_path):
+    folders = [open_store(f"{hdfs_daemons.hdfs_url}/backup-{tmp_path.name}-{name}") for name in ("old", "new")]
+    first, second = open_store(tmp_path / "first"), open_store(tmp_path / "second")
+    archive.back_up(first)
+    with empty(tmp_path / "b") as other:
+        other.tree = Tree("store", folders[0])
+        other.restore(first)
+        assert other.back_up(second).record.missing == ()
+    with empty(tmp_path / "c") as other:
+        other.restore(second)
+        assert (other.files(), other.rows()) == (archive.files(), ROWS)
+    with empty(tmp_path / "d") as other:
+        other.tree = Tree("store", folders[1])
+        other.restore(second)
+        assert folders[1].read_bytes("packs/run/3.zip") == archive.files()["packs/run/3.zip"]
+
+
 def test_later_backups_copy_what_is_new_and_each_can_be_restored(archive, target, tmp_path):
     first = archive.back_up(target).record.backup_id
     archive.put("packs/run/6.zip", b"new")
