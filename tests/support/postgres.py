@@ -121,7 +121,8 @@ def _as_another_user(folder: Path) -> list[str]:
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
     user = known.get("postgres") or known["nobody"]
     os.chown(folder, user.pw_uid, user.pw_gid)
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    # A test run that is killed takes its server with it.
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT"]
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
