@@ -46,6 +46,8 @@ appender.console.name = console
 appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{ISO8601} %p %c{2}: %m%n
+logger.requests.name = http.requests
+logger.requests.level = warn
 """
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from local_cluster.errors import MissingPartError
 
 JAVA_MINIMUM = 17
+_JAVA_REMEDY = f"install a Java runtime {JAVA_MINIMUM} or newer, e.g. apt install openjdk-17-jre-headless"
 _ARTIFACT = "hadoop-client-minicluster"
 # Without slf4j the NameNode dies at once, without jcl-over-slf4j only the DataNode does.
 _CLIENT_JARS = (
@@ -67,29 +68,40 @@ def hadoop_version() -> str:
     raise MissingPartError(f"{jars} has no hadoop-client-api jar: install pyspark again, with the Hadoop it brings")
 
 
-def find_java() -> str:
-    """Path of a Java program that is new enough.
+def java_program() -> str:
+    """Path of the Java program: that of JAVA_HOME, else of the PATH.
 
     Raises
     ------
     MissingPartError
-        If there is none, or it is older than `JAVA_MINIMUM`.
+        If there is none.
     """
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
-    remedy = f"install a Java runtime {JAVA_MINIMUM} or newer, e.g. apt install openjdk-17-jre-headless"
     if java is None:
-        raise MissingPartError(f"no java on the PATH, which HDFS and Spark need: {remedy}")
+        raise MissingPartError(f"no java on the PATH, which HDFS and Spark need: {_JAVA_REMEDY}")
+    return java
+
+
+def require_java() -> None:
+    """Refuse a Java that is missing, does not run, or is older than `JAVA_MINIMUM`.
+
+    Raises
+    ------
+    MissingPartError
+        If it is so.
+    """
+    java = java_program()
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
+        home = os.environ.get("JAVA_HOME")
         where = f"JAVA_HOME is {home}, but " if home else ""
-        raise MissingPartError(f"{where}{java} does not run: correct JAVA_HOME, or {remedy}") from error
+        raise MissingPartError(f"{where}{java} does not run: correct JAVA_HOME, or {_JAVA_REMEDY}") from error
     match = re.search(r'version "(\d+)', said)
     if match is None or int(match[1]) < JAVA_MINIMUM:
         found = f"version {match[1]}" if match else "of no version it tells"
-        raise MissingPartError(f"{java} is {found}, expected {JAVA_MINIMUM} or newer: {remedy}")
-    return java
+        raise MissingPartError(f"{java} is {found}, expected {JAVA_MINIMUM} or newer: {_JAVA_REMEDY}")
 
 
 def jar_folder() -> Path:

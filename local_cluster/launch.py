@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from local_cluster import hdfs, spark, yarn
 from local_cluster.errors import ClusterOptionsError, NotRunningError
-from local_cluster.jars import find_java, hadoop_class_path, spark_home
+from local_cluster.jars import hadoop_class_path, java_program, require_java, spark_home
 from local_cluster.ports import is_free
 from local_cluster.processes import require_linux
 
@@ -31,7 +31,7 @@ def require_parts(options: ClusterOptions) -> None:
     require_linux()
     is_free(options.bind, 0)  # refuses an address that is not this machine's
     spark_home()
-    find_java()
+    require_java()
     hadoop_class_path()
     if options.yarn:
         yarn.bouncy_castle_jars()
@@ -76,7 +76,7 @@ def hadoop_java(options: ClusterOptions) -> list[str]:
     MissingPartError
         If Java or a jar is missing.
     """
-    return hdfs.java_command(options, find_java(), hadoop_class_path())
+    return hdfs.java_command(options, java_program(), hadoop_class_path())
 
 
 def launch_of(state: ClusterState, record: DaemonRecord) -> tuple[list[str], dict[str, str]]:
@@ -95,5 +95,5 @@ def launch_of(state: ClusterState, record: DaemonRecord) -> tuple[list[str], dic
             spark.write_gpu_script(options, record)
         return spark.daemon_command(options, record, master_of(state)), spark.environment_of(options, record)
     jars = [*hadoop_class_path(), *yarn.bouncy_castle_jars()]
-    java = hdfs.java_command(options, find_java(), jars)
+    java = hdfs.java_command(options, java_program(), jars)
     return yarn.daemon_command(record, java), yarn.environment_of(options)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 240.0
 DRAIN_TIMEOUT_S = 300.0
 _FOLDERS = ("hdfs", "spark", "yarn", "hadoop-conf", "spark-conf", "journal")
 
@@ -412,7 +412,7 @@ class LocalCluster:
         self._collect()
 
     def _collect(self) -> None:
-        collect_children(self._children.values())
+        collect_children(list(self._children.values()))  # other threads may start daemons
 
 
 def _require_stopped(state: ClusterState) -> None:

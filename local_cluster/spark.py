@@ -128,6 +128,7 @@ def environment_of(options: ClusterOptions, record: DaemonRecord) -> dict[str, s
         "SPARK_DAEMON_JAVA_OPTS": (
             "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true " + _java_options(daemon)
         ),
+        "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "SPARK_MASTER_OPTS": _java_options(master),
         "SPARK_WORKER_OPTS": _java_options(worker),
         "SPARK_NO_DAEMONIZE": "1",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 State = TypeVar("State")
-INTERVAL_S = 0.2
+INTERVAL_S = 0.4
 
 
 def wait_until(

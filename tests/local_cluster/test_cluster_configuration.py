@@ -177,13 +177,13 @@ def test_a_java_that_will_not_do_is_told(programs, body, reason):
     if body is not None:
         programs("java", body)
     with pytest.raises(MissingPartError, match=reason):
-        jars.find_java()
+        jars.require_java()
 
 
 def test_a_wrong_java_home_is_told(programs, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with pytest.raises(MissingPartError, match="JAVA_HOME is /nowhere, but /nowhere/bin/java does not run: correct"):
-        jars.find_java()
+        jars.require_java()
 
 
 def test_a_missing_pyspark_is_told(programs, monkeypatch):
@@ -211,7 +211,7 @@ def test_maven_is_asked_once_and_its_failure_is_told(programs, tmp_path):
 
 
 def test_a_discovery_script_that_cannot_run_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("local_cluster.launch.find_java", lambda: "java")
+    monkeypatch.setattr("local_cluster.launch.require_java", lambda: None)
     monkeypatch.setattr("local_cluster.launch.hadoop_class_path", list)
     monkeypatch.setattr("local_cluster.launch.spark_home", lambda: tmp_path)
     script = tmp_path / "gpus.sh"
