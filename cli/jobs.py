@@ -208,4 +208,20 @@ def wait(
     tell_outcomes(ended, quiet=as_json)
 
 
+@_command("sweep")
+def sweep(
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="How long ago they ended, such as 30d.", metavar="DURATION")
+    ] = "30d",
+    store: StoreOption = None,
+    index: IndexOption = None,
+) -> None:
+    """Delete jobs that ended long ago, with their logs; what they made stays.
+
+    conepacs jobs sweep --older-than 90d
+    """
+    count = _queue(store, index).delete_finished(parse_duration_s(older_than))
+    typer.echo(f"{count} job(s) deleted")
+
+
 _command("work")(job_work.work)

@@ -26,7 +26,7 @@ StopReason = Literal["cancelled", "lost", "released"]
 Verdict = Literal["finish", "fail", "again", "cancelled", "release", "nothing"]
 
 #: Seconds between two reports of progress within a stage.
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = 2.0
 #: Seconds before the first and at most before a later try to write a job's end down.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.2, 5.0
 _LONGEST_ERROR = 500
@@ -91,7 +91,7 @@ class HeldJob:
         self._queue, self._runner, self._lease_s = queue, runner, lease_s
         self._renewed = claimed
         self._asked: StopReason | None = None
-        self._reported = ("", 0.0)
+        self._reported = (Progress(), 0.0)
         self._lock = threading.Lock()
 
     @property
@@ -126,14 +126,14 @@ class HeldJob:
                 self.stop("cancelled")
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Tell the queue how far the job is; within a stage not more often than every second."""
-        now = time.monotonic()
+        """Tell the queue how far the job is: what has changed, and within a stage not more often than every 2 s."""
+        now, progress = time.monotonic(), Progress(stage, done, total)
         with self._lock:
-            last_stage, last = self._reported
-            if stage == last_stage and done < total and now - last < REPORT_EVERY_S:
+            last, at = self._reported
+            if progress == last or (stage == last.stage and done < total and now - at < REPORT_EVERY_S):
                 return
-            self._reported = (stage, now)
-        self._report(progress=Progress(stage, done, total))
+            self._reported = (progress, now)
+        self._report(progress=progress)
 
     def log(self, level: LogLevel, message: str) -> None:
         """Add a line to the job's log."""

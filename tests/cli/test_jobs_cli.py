@@ -117,6 +117,15 @@ def test_jobs_are_listed_and_steered(jobs, queue):
     assert "running, to be cancelled" in jobs("show", job.job_id).out
 
 
+def test_old_jobs_are_swept(jobs, queue):
+    for _ in range(2):
+        jobs("submit", "plan", SCAN)
+    jobs("cancel", 1)
+    assert jobs("sweep").out == "0 job(s) deleted\n"
+    assert jobs("sweep", "--older-than", "0s").out == "1 job(s) deleted\n"
+    assert [job.job_id for job in queue.list()] == [2]
+
+
 def test_kinds_are_listed_with_their_schemas(jobs):
     assert "reconstruct" in jobs("kinds").out
     kinds = {kind["name"]: kind["parameters"] for kind in json.loads(jobs("kinds", "--json").out)}

@@ -23,9 +23,10 @@ from jobs.records import NewJob, Progress, Resources
 from pacs.errors import IndexUnavailableError
 from reconstruction.errors import BackendUnavailableError, ParameterError
 from reconstruction.fdk import FdkParameters
+from spark_jobs import held_job
 from spark_jobs import runner as runner_module
 from spark_jobs.errors import JobStoppedError, PlanError, RunnerError, SessionError, TaskFailedError
-from spark_jobs.held_job import sentence_of, verdict
+from spark_jobs.held_job import HeldJob, sentence_of, verdict
 from spark_jobs.kinds import SPARK_KINDS, ReconstructParameters, request_of, values_of
 from spark_jobs.request import ReconstructionRequest
 from spark_jobs.runner import Runner
@@ -76,6 +77,19 @@ def test_a_job_is_run_and_its_progress_log_and_result_are_kept(queue, tmp_path):
     assert (done.state, done.result, done.attempt, done.runner) == ("done", {"slept": 0.1}, 1, "one")
     assert done.progress == Progress("nap", 1, 1)
     assert [e.content["message"] for e in queue.events(job_id=job.job_id) if e.kind == "log"] == ["good night"]
+
+
+def test_progress_is_told_when_it_changes_and_not_too_often(queue, tmp_path, monkeypatch):
+    job_id = submit_nap(queue, tmp_path).job_id
+    job = queue.claim("r", kinds=["nap"], free=Resources(9), lease_s=60)
+    held = HeldJob(queue, job, "r", claimed=time.monotonic(), lease_s=60, delay_s=0)
+    for done in (0, 0, 1, 2, 3, 3):
+        held.progress("a", done, 3)
+    monkeypatch.setattr(held_job, "REPORT_EVERY_S", 0.0)
+    for done in (0, 0, 1, 1, 2):
+        held.progress("b", done, 3)
+    told = [e.content for e in queue.events(job_id=job_id) if e.kind == "progress"]
+    assert [(each["stage"], each["done"]) for each in told] == [("a", 0), ("a", 3), ("b", 0), ("b", 1), ("b", 2)]
 
 
 def test_once_drains_what_waits_for_others_and_ends(queue, tmp_path):
