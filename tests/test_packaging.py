@@ -15,11 +15,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("storage", "reconstruction", "ingest", "pacs", "spark_jobs", "viewer_api", "cli", "data_samples", "conf")
+PACKAGES = (
+    "storage", "reconstruction", "local_cluster", "jobs", "ingest", "pacs", "spark_jobs", "viewer_api", "cli",
+    "data_samples", "conf",
+)  # fmt: skip
 #: Distributions that a workstation that only uploads must not be made to install.
 NOT_FOR_UPLOAD = {"pyspark", "pandas", "numba", "fastapi", "uvicorn", "pynetdicom", "pydicom", "matplotlib"}
 
@@ -187,7 +191,7 @@ def test_constraints_hold_names_and_versions_only() -> None:
 
 
 def test_every_file_of_conf_can_be_read() -> None:
-    for file in sorted((REPOSITORY / "conf").glob("*")):
+    for file in sorted(path for path in (REPOSITORY / "conf").rglob("*") if path.is_file()):
         if file.suffix == ".toml":
             tomllib.loads(file.read_text(encoding="utf-8"))
         elif file.suffix == ".xml":
@@ -197,5 +201,11 @@ def test_every_file_of_conf_can_be_read() -> None:
         elif file.suffix == ".conf":
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
             assert all(len(line.split(None, 1)) == 2 for line in lines), file.name
+        elif file.suffix in (".yaml", ".yml"):
+            assert list(yaml.safe_load_all(file.read_text(encoding="utf-8"))), file.name
+        elif file.suffix in (".sh", ".sbatch"):
+            assert file.read_text(encoding="utf-8").startswith("#!"), file.name
+        elif file.name == "Dockerfile":
+            assert "\nFROM " in file.read_text(encoding="utf-8"), file.name
         else:
             raise AssertionError(f"{file.name}: nothing here reads files of this kind")
