@@ -102,6 +102,28 @@ def test_a_data_node_dies_in_the_write(hdfs_daemons: LocalCluster, whole, route:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("route", ["hdfs", "webhdfs"])
+def test_the_name_node_is_restarted_in_an_upload(hdfs_daemons: LocalCluster, whole, route: str) -> None:
+    base = hdfs_daemons.hdfs_url if route == "hdfs" else hdfs_daemons.webhdfs_url
+    store = open_store(f"{base}/upload-{uuid.uuid4().hex}")
+    back = threading.Thread(target=hdfs_daemons.restart, args=("namenode",))
+
+    def kill_it(progress) -> None:
+        if progress.files_written >= 1 and back.ident is None:
+            hdfs_daemons.kill("namenode")
+            back.start()
+
+    try:
+        report = run_upload(store, kill_it)
+        assert back.ident is not None
+        assert report.files_written == 6
+        require_whole(store, whole)
+    finally:
+        back.join()
+        hdfs_daemons.revive()
+
+
+@pytest.mark.slow
 @pytest.mark.netns
 def test_the_network_is_cut_for_some_seconds(tmp_path: Path, whole) -> None:
     """The client lives in a network namespace; its only link to the cluster goes down and up again."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 import uuid
@@ -46,7 +47,7 @@ class S3Server:
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port], stdout=log, stderr=log
             )
         try:
-            wait_until("the S3 server answers", self.make_bucket, bool, timeout_s=60.0)
+            wait_until("the S3 server answers", self._listens, bool, timeout_s=120.0)
         except BaseException:
             self._stop()
             raise
@@ -59,8 +60,6 @@ class S3Server:
 
     def make_bucket(self) -> str:
         """Make a bucket and return the URL of a store in it."""
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the S3 server ended: {self._log.read_text(errors='replace')[-2000:]}")
         import s3fs
 
         name = f"bucket-{uuid.uuid4().hex[:12]}"
@@ -70,6 +69,12 @@ class S3Server:
         )  # fmt: skip
         files.call_s3("create_bucket", Bucket=name)
         return f"s3://{name}?endpoint={self.endpoint}"
+
+    def _listens(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the S3 server ended: {self._log.read_text(errors='replace')[-2000:]}")
+        socket.create_connection(("127.0.0.1", int(self.endpoint.rpartition(":")[2])), 5).close()
+        return True
 
     def _stop(self) -> None:
         self._process.terminate()
