@@ -36,7 +36,7 @@ from local_cluster.processes import (
     spawn,
     stop_processes,
 )
-from local_cluster.readiness import wait_for_daemon, wait_for_master, wait_until_ready
+from local_cluster.readiness import wait_for_daemon, wait_for_master, wait_until_forgotten, wait_until_ready
 from local_cluster.state import STATE_FILE, ClusterState, DaemonRecord, locked, read_state, write_state
 from local_cluster.status import ClusterStatus, log_path, read_status
 
@@ -269,6 +269,8 @@ class LocalCluster:
             state = self._state()
             hdfs.write_excluded(state.options, state.drained("datanode"))
             hdfs.refresh_nodes(state.options, hadoop_java(self.options))
+        if record.kind == "worker":
+            wait_until_forgotten(self._state(), record, timeout_s)
         self._spawn(name)
         wait_for_daemon(self._state(), name, timeout_s)
 
@@ -389,6 +391,7 @@ class LocalCluster:
             # A worker that comes before its master listens tries again only after seconds.
             wait_for_master(self._state(), timeout_s)
         for name in late:
+            wait_until_forgotten(self._state(), state.record(name), timeout_s)
             self._spawn(name)
         self.wait_until_ready(timeout_s)
         write_operator_files(self._state())

@@ -62,6 +62,24 @@ def wait_for_daemon(state: ClusterState, name: str, timeout_s: float) -> None:
         _wait_for_yarn(state, timeout_s)
 
 
+def wait_until_forgotten(state: ClusterState, worker: DaemonRecord, timeout_s: float) -> None:
+    """Wait until the master knows of the end of a worker: it refuses another one at the address of one that lives.
+
+    Raises
+    ------
+    DaemonFailedError
+        If the master is dead, or `timeout_s` [s] are over.
+    """
+    masters = state.of_kind("master")
+    web_address = f"{state.options.bind}:{masters[0].ports['http']}"
+    address = f"{state.options.bind}:{worker.ports['rpc']}"
+
+    def forgotten() -> bool:
+        return spark.ask_master(web_address).state_at(address) not in ("ALIVE", "DECOMMISSIONED")
+
+    _wait(f"Spark's master knows that {worker.name} has ended", state, masters, timeout_s, forgotten)
+
+
 def wait_for_master(state: ClusterState, timeout_s: float) -> None:
     """Wait until Spark's master answers.
 

@@ -158,7 +158,8 @@ def _state_of(
     if record.kind == "datanode" and nodes is not None:
         return nodes.admin_states.get(address, "starting").lower()
     if record.kind == "worker" and workers is not None:
-        return (workers.state_at(address) or "starting").lower()
+        told = workers.state_at(address)
+        return "starting" if told in (None, "DEAD") else told.lower()  # DEAD: the one before it on this address
     return "running"
 
 
