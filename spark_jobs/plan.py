@@ -27,26 +27,27 @@ from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from spark_jobs.coarse_voxels import binning_notes, fitting_binning
 from spark_jobs.errors import PlanError
 from spark_jobs.plan_record import ReconstructionPlan, geometry_of, plan_from_bytes, working_geometry
-from spark_jobs.rates import BUILT_IN, Rates
 from spark_jobs.sizing import Sizing, slab_alignment
+from spark_jobs.tuning import load_rates
 from spark_jobs.ways import choose_way, exact_cost
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
+    from spark_jobs.rates import Rates
     from spark_jobs.request import ReconstructionRequest
 
 __all__ = ["ReconstructionPlan", "geometry_of", "make_plan", "plan_from_bytes", "slab_alignment", "working_geometry"]
 
 
-def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates = BUILT_IN) -> ReconstructionPlan:
+def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates | None = None) -> ReconstructionPlan:
     """Decide everything about a run from the manifest and the request; no pixel is read.
 
     Parameters
     ----------
     stored, request
         What is reconstructed, and how.
-    rates : Rates
-        What the expected time, and the choice between ways to cut the work, go by.
+    rates : Rates, optional
+        What the expected time, and the choice between ways to cut the work, go by; those of the request's tuning.
 
     Raises
     ------
@@ -54,6 +55,7 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates =
         If it cannot be done: the message says what was got, and what is possible.
     """
     bins = _bins(stored, request)
+    rates = load_rates(stored.store, request.tuning) if rates is None else rates
     backend = load_backend(request.backend).name
     check_full_turn(geometry_of(stored))  # before the grid: of too few views the arc is what matters
     grid, binning = _grid_and_binning(geometry_of(stored), request)

@@ -41,6 +41,8 @@ class Rates:
     encode_voxels_per_s : slices taken out, digested, encoded, packed
     task_overhead_s : Spark, opening the run and making weights, for each task
     updates_per_s : voxel updates by ``back end/kernel``
+    height_factors : share of `updates_per_s` that slabs of so many slices reach, by height as text; none for 1
+    batch_views : views that are best added together; 0 for as many as usual
     """
 
     name: str = "built-in"
@@ -53,9 +55,18 @@ class Rates:
     task_overhead_s: float = 0.25
     updates_per_s: Mapping[str, float] = field(default_factory=lambda: dict(_UPDATES_PER_S))
 
+    height_factors: Mapping[str, float] = field(default_factory=dict)
+    batch_views: int = 0
+
     def updates(self, backend: str, kernel: str) -> float:
         """Voxel updates per second of a back end's kernel; those of the reference where none was measured."""
         return self.updates_per_s.get(f"{backend}/{kernel}", _REFERENCE_UPDATES_PER_S)
+
+    def height_factor(self, n_slices: int) -> float:
+        """Share of that rate which a slab of so many slices reaches: that of the nearest lower height measured."""
+        known = sorted((int(height), factor) for height, factor in self.height_factors.items())
+        reached = [factor for height, factor in known if height <= n_slices] or [factor for _, factor in known[:1]]
+        return reached[-1] if reached else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of all fields."""

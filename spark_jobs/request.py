@@ -34,7 +34,7 @@ class ReconstructionRequest:
     brick_voxels : (y, x) voxels of a brick; None chooses them by cost.
     detector_binning : pixels of a side that are averaged after the logarithm; ``auto`` takes 2 or 4 where a voxel is as
         many pixels large.
-    tuning : name of the measured rates to plan with (`spark_jobs.tuning`); "" for the built-in ones.
+    tuning : name of the measured rates to plan with (`spark_jobs.tuning`): ``default`` where there are, ``built-in``.
     mode : filter within the slab tasks (``fused``), once before them (``two_stage``), or as the cost says.
     band_type : how ``two_stage`` stores filtered rows.
     n_slabs, slab_slices : cut the volume into so many slabs, or slabs so high; None cuts by memory.
@@ -63,7 +63,7 @@ class ReconstructionRequest:
     cut: Cut = "auto"
     brick_voxels: tuple[int, int] | None = None
     detector_binning: Binning = 1
-    tuning: str = ""
+    tuning: str = "default"
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

@@ -184,7 +184,7 @@ def _ways(sizing: Sizing, setups: tuple[SlabSetup, ...]) -> list[WorkCut]:
 
 def views_together(sizing: Sizing, setups: tuple[SlabSetup, ...]) -> int:
     """Views filtered together: as many as fit, a multiple of four for each block, at most `BATCH_VIEWS` in all."""
-    most = min(BATCH_VIEWS, sizing.blocks * sizing.stored.layout.view_block)
+    most = min(sizing.rates.batch_views or BATCH_VIEWS, sizing.blocks * sizing.stored.layout.view_block)
     for views in range(most - most % 4 or 4, 3, -4):
         if max(sizing.slab_bytes(setup, views) for setup in setups) <= sizing.memory_bytes:
             return views

@@ -252,7 +252,7 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
     stored, setups, n_bins = work.stored, work.setups, len(work.bins)
     n_tasks = n_bins * len(setups)
     total = (work.opening() + Traffic(2, _RUN_BYTES + _BIN_BYTES)).times(n_tasks)
-    add_s = work.updates / rates.updates(work.backend, work.kernel)
+    add_s = _add_seconds(work, rates)
     seconds = add_s + n_bins * work.grid.n_voxels / rates.encode_voxels_per_s + n_tasks * rates.task_overhead_s
     gpu_s = add_s
     if work.two_stage:
@@ -272,6 +272,12 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
                      seconds, gpu_s / seconds, work.task_bytes.get("reconstruct", 0), work.updates)  # fmt: skip
 
 
+def _add_seconds(work: WorkCut, rates: Rates) -> float:
+    """Seconds of the back-projection."""
+    slices = sum(setup.slab.n_slices / rates.height_factor(setup.slab.n_slices) for setup in work.setups)
+    return work.updates * slices / work.grid.shape[0] / rates.updates(work.backend, work.kernel)
+
+
 def _band_reads(work: WorkCut) -> Traffic:
     """Filtered rows that the slabs of one bin read."""
     setup = work.setups[0]
@@ -289,7 +295,7 @@ def _bricks(work: WorkCut, rates: Rates, bands: Traffic) -> StageCost:
     written = n_bins * _brick_bytes_of_bin(work)
     share = sum(a.shape[0] * a.shape[1] for a in work.bricks.areas) / (work.grid.shape[1] * work.grid.shape[2])
     # Rates count the whole grid, of which only the field is computed: it is in the bricks.
-    add_s = work.updates / rates.updates(work.backend, work.kernel)
+    add_s = _add_seconds(work, rates)
     seconds = (
         n_bins * bands.read_bytes / rates.band_bytes_per_s + add_s + written / rates.store_bytes_per_s
         + n_tasks * rates.task_overhead_s
