@@ -86,8 +86,8 @@ class SparkSettings:
 
     @property
     def is_local(self) -> bool:
-        """Whether Spark runs within this process."""
-        return self.master.startswith("local")
+        """Whether tasks run beside the driver, without executors of their own (``local-cluster`` has some)."""
+        return self.master == "local" or self.master.startswith("local[")
 
     @property
     def tasks_per_executor(self) -> int:

@@ -24,12 +24,14 @@ from spark_jobs.request import ReconstructionRequest
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample
 from tests.support.peers import REPOSITORY
+from tests.support.reconstruct_alone import start_alone
 from tests.support.spark_archive import SCAN_ID, WANTED, archive_at
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.spark
 
 N_SLICES, N_PREVIEWS = 45, 23
+REQUEST = {"scan_id": SCAN_ID, **WANTED}
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +233,9 @@ def test_what_no_retry_cures_ends_the_job_at_once(fresh):
 
 def test_a_killed_reconstruction_reruns_to_the_same_bytes(fresh, tmp_path):
     """The whole job dies in its last stage; the rerun makes what an undisturbed run would have made."""
-    process = start_alone(fresh.folder, "local[1]", "never_ends", again=False)
+    process = start_alone(fresh.folder, "local[1]", "never_ends", request=REQUEST)
     try:
-        wait_until("the first pack is there", fresh.packs, lambda packs: bool(_whole(packs)), timeout_s=90)
+        wait_until("the first pack is there", fresh.packs, lambda packs: bool(_whole(packs)), timeout_s=200)
     finally:
         kill_session(process)
     assert fresh.index.find(Query("SERIES"), limit=9) == []
@@ -283,21 +285,11 @@ def _whole(packs):
     return [path for path in packs if path.endswith(".zip")]
 
 
-def start_alone(folder, master, work, *, again):
-    keywords = json.dumps({"request": {"scan_id": SCAN_ID, **WANTED}, "again": again})
-    command = [sys.executable, "-m", "tests.support.reconstruct_alone", str(folder), master, work, keywords]
-    with (folder / "alone.log").open("ab") as log:
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-
-
 def alone(folder, master, work, *, again):
     """Run the main job in a process of its own; what it printed."""
-    process = start_alone(folder, master, work, again=again)
+    process = start_alone(folder, master, work, request=REQUEST, again=again)
     try:
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=240)
     finally:
         kill_session(process)
     assert process.returncode == 0, (folder / "alone.log").read_text()[-3000:]
