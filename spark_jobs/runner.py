@@ -96,7 +96,8 @@ class Runner:
         self._resources = settings.resources()
         self._metrics = metrics
         self._session = RunnerSession(start_session)
-        self._held: dict[int, tuple[HeldJob, threading.Thread]] = {}
+        # By number and attempt: a job that lost its lease may come back while its first attempt is still stopping.
+        self._held: dict[tuple[int, int], tuple[HeldJob, threading.Thread]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._done = threading.Event()
@@ -186,7 +187,7 @@ class Runner:
         )  # fmt: skip
         thread = threading.Thread(target=self._work, args=(mine,), name=f"job-{job.job_id}", daemon=True)
         with self._lock:
-            self._held[job.job_id] = (mine, thread)
+            self._held[job.job_id, job.attempt] = (mine, thread)
         thread.start()
         return True
 
@@ -212,7 +213,7 @@ class Runner:
                 if self._metrics is not None:
                     self._metrics.job_ended(job.kind, end, time.monotonic() - began, result)
                 with self._lock:
-                    del self._held[job.job_id]
+                    del self._held[job.job_id, job.attempt]
                     self._ends[end] += 1
                     if end == "again":
                         self._again_at = max(self._again_at, time.monotonic() + held.delay_s + self._settings.poll_s)
@@ -253,6 +254,7 @@ class Runner:
         asked = self._stops
         until = time.monotonic() + self._settings.grace_s
         while self._held and time.monotonic() < until and self._stops == asked:
+            self._changed.clear()
             self._changed.wait(_GLANCE_S)
         with self._lock:
             left = list(self._held.values())
@@ -264,7 +266,7 @@ class Runner:
     def _join(self, within_s: float) -> list[int]:
         """Wait for the jobs at hand to end; the numbers of those that have not."""
         with self._lock:
-            left = [(job_id, thread) for job_id, (_, thread) in self._held.items()]
+            left = [(job_id, thread) for (job_id, _), (_, thread) in self._held.items()]
         until = time.monotonic() + within_s
         for _, thread in left:
             thread.join(max(0.0, until - time.monotonic()))

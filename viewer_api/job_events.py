@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -10,7 +11,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
@@ -116,7 +116,7 @@ async def event_stream(
             said = time.monotonic()
             yield format_sse_event(comment="still here")
         if len(events) < _PAGE:
-            await anyio.sleep(pause_s)
+            await asyncio.sleep(pause_s)
 
 
 def _look(queue: JobQueue, last: int, job_id: int | None) -> tuple[str, list[Any]]:

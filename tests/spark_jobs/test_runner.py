@@ -184,6 +184,19 @@ def test_a_job_that_does_not_listen_cannot_write_once_it_lost_its_lease(queue, t
     assert [lost.state for lost in queue.expire()] == ["waiting"]
 
 
+def test_a_job_comes_back_while_its_first_attempt_is_still_stopping(queue, tmp_path):
+    job = submit_nap(queue, tmp_path, seconds=2.5, deaf=True)
+    line = BadLine(queue)
+    with working(nap_runner(line, tmp_path, lease_s=1.0, jobs=2)) as ends:
+        wait_for_state(queue, job.job_id, "running")
+        line.cut = {"renew"}
+        wait_until("the second attempt", lambda: files(tmp_path, "begun-*-2"))
+        line.cut = set()
+        wait_for_state(queue, job.job_id, "done")
+    assert ends == {"nothing": 1, "finish": 1}
+    assert queue.get(job.job_id).attempt == 2
+
+
 def test_an_end_is_written_down_past_a_queue_that_does_not_answer(queue, tmp_path):
     job = submit_nap(queue, tmp_path, seconds=0.1)
     line = BadLine(queue)
