@@ -147,6 +147,7 @@ def reconstruct_scan(
         if _is_registered(index, planned):
             _log.info("run %s is registered already", plan.run_name)
             return _unchanged(stored, plan, kept, planned)
+    _log.info("run %s begins with %d slab tasks", plan.run_name, len(plan.tasks))
     publish_bytes(store, f"{folder}/plan.json", plan.to_bytes(), kind="replace")
     spark = StartedOnce(session, on_start)
     with open_submit(store, stored, plan, task_threads=task_threads, publishers=publishers, again=again) as run:

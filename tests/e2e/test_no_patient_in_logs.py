@@ -127,16 +127,15 @@ def ask_by_dicom(peer: Peer) -> None:
 
 
 def lose_and_damage(folder: Path) -> None:
-    """Change a byte of each pack, and of each received object; leave one that no row names and none can read."""
+    """Change all bytes of packs and of received objects; leave one that no row names and none can read."""
     for path in (*folder.glob("packs/*/*.zip"), *folder.glob("journal/*/*.dcm")):
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+        path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
     day = next(folder.glob("journal/*/"))
     (day / f"{'0' * 32}.dcm").write_bytes(part10(make_ct(3, PatientName=NAME))[:300])
 
 
 @pytest.mark.spark
+@pytest.mark.timeout(900)
 def test_no_line_names_the_patient(
     patient_scan, tmp_path, tmp_path_factory, spark_session, everything, capfd, monkeypatch
 ):
@@ -147,9 +146,9 @@ def test_no_line_names_the_patient(
         monkeypatch.setenv(f"CONEPACS_LOG__{name}", value)
     monkeypatch.setenv("CONEPACS_STORE", str(folder))
     told = [conepacs(capfd, "upload", patient_scan, "--scan-id", "stone")]
-    told += [conepacs(capfd, "jobs", "submit", "reconstruct", "stone") for _ in range(2)]
+    told += [conepacs(capfd, "jobs", "submit", "reconstruct", "stone", "--bin", "0")]
     told += [conepacs(capfd, "jobs", "work", "--once", "--cores", "2")]
-    assert [one.code for one in told] == [0, 0, 0, 0], told
+    assert [one.code for one in told] == [0, 0, 0], told
     with open_queue(open_store(folder)) as queue:
         assert {job.state for job in queue.list()} == {"done"}
         events = [repr(event) for event in queue.events()] + [repr(job) for job in queue.list()]
