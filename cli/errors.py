@@ -20,7 +20,7 @@ from jobs.errors import JobError, KindUnavailableError
 from local_cluster.errors import ClusterError, ClusterOptionsError, DrainError, UnknownDaemonError
 from pacs.errors import IndexUnavailableError, InstanceNotFoundError, PackError, PacsError, PeerError
 from reconstruction.errors import BackendUnavailableError, ReconstructionError
-from spark_jobs.errors import BandCorruptError, SessionError, SparkJobError, TaskFailedError
+from spark_jobs.errors import BandCorruptError, JobStoppedError, SessionError, SparkJobError, TaskFailedError
 from storage.errors import BackupError, ChecksumError, DatabaseError, StorageError, StoreUrlError
 
 
@@ -80,6 +80,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (ChecksumError, CORRUPT),
     (PackError, CORRUPT),
     (TaskFailedError, FAILED),
+    (JobStoppedError, INTERRUPTED),
     (SessionError, UNAVAILABLE),
     (BackendUnavailableError, UNAVAILABLE),
     (StoreUrlError, BAD_INPUT),
