@@ -37,6 +37,12 @@ def test_every_program_loads_the_sample_file_and_it_holds_the_defaults(program, 
     assert load(program) == plain
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_every_program_loads_the_file_for_a_cluster(program, monkeypatch):
+    monkeypatch.setenv("CONEPACS_CONFIG", str(LOCAL.with_name("cluster.toml")))
+    assert load(program).store == "hdfs://pacs/archive"
+
+
 def test_the_sample_file_has_every_section():
     values = tomllib.loads(LOCAL.read_text(encoding="utf-8"))
     assert set(values) == set(SECTIONS)
