@@ -12,6 +12,9 @@ run, the median of three turns:
 ``read_of_bare``
     `StoredScan.read_rows` of all rows (ranged reads, zstd, CRC of every row, transposed to views) against hdfs-native
     reading the same files in pieces of the same size and dropping them.  MB/s are those of the compressed bytes.
+``upload_of_bare_scan``, ``read_of_bare_scan``
+    the same of ours against the bare clients that send and fetch the scan's pixels as they are, not compressed, one
+    file for each bin.  MB/s are those of the pixels: what a user waits for.
 ``frame_p95_of_local``
     one random frame of a pack through `InstanceReader.read_range` as the viewer's server has it on HDFS, with its cache
     of 256 MB, the series having been read once, against one on local disk, which lies in the system's cache.
@@ -101,6 +104,11 @@ class NoiseReader:
         """Bytes of all counts."""
         return self._frames.nbytes
 
+    @property
+    def bins(self) -> list[memoryview]:
+        """The counts of each bin as bytes."""
+        return [memoryview(each).cast("B") for each in self._frames]
+
     def available_views(self) -> int:
         """All views are there."""
         return self.scan.n_views
@@ -143,6 +151,18 @@ def bare_upload(client: hdfs.InsecureClient, folder: str, files: list[Path]) -> 
         list(pool.map(write, files))
 
 
+def bare_scan_upload(client: hdfs.InsecureClient, folder: str, bins: list[memoryview]) -> None:
+    """The pixels as they are, a file for each bin, side by side."""
+
+    def write(number: int) -> None:
+        pixels = bins[number]
+        pieces = (bytes(pixels[start : start + PIECE_BYTES]) for start in range(0, len(pixels), PIECE_BYTES))
+        client.write(f"{folder}/bin{number}.raw", data=pieces, overwrite=True)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        list(pool.map(write, range(len(bins))))
+
+
 def bare_read(client: hdfs_native.Client, paths: list[str], piece_bytes: int) -> None:
     """hdfs-native reading files in pieces."""
     for path in paths:
@@ -175,12 +195,16 @@ def measure_turn(
     options = {"memory_bytes": memory_bytes, "file_bytes": FILE_BYTES, "streams": STREAMS}
     uploads["bare"].append(sent_mb / seconds(lambda: bare_upload(web, f"/bare{mark}", files)))
     uploads["ours"].append(sent_mb / seconds(lambda: upload(reader, ours, **options)))
+    pixel_mb, scan_folder = reader.pixel_bytes / 1e6, f"/scan{mark}"
+    uploads["bare_scan"].append(pixel_mb / seconds(lambda: bare_scan_upload(web, scan_folder, reader.bins)))
+    raw = [f"{scan_folder}/bin{number}.raw" for number in range(len(reader.bins))]
     paths = [f"/ours{mark}/scans/hdfs-io/{file.name}" for file in files]
     piece_bytes = round(MAX_RANGED_READ_BYTES * sent_mb * 1e6 / reader.pixel_bytes)
     stored = open_scan_chunks(open_store(f"{cluster.hdfs_url}/ours{mark}"), "hdfs-io")
     reads["bare"].append(sent_mb / seconds(lambda: bare_read(native, paths, piece_bytes)))
     reads["ours"].append(sent_mb / seconds(lambda: our_read(stored)))
-    for name in (f"/bare{mark}", f"/ours{mark}"):
+    reads["bare_scan"].append(pixel_mb / seconds(lambda: bare_read(native, raw, MAX_RANGED_READ_BYTES)))
+    for name in (f"/bare{mark}", f"/ours{mark}", scan_folder):
         native.delete(name, True)
 
 
@@ -192,8 +216,8 @@ def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int
     report = upload(reader, local, memory_bytes=memory_bytes, file_bytes=FILE_BYTES)
     files = sorted((folder / "local" / "scans" / "hdfs-io").glob("*.parquet"))
     sent_mb = report.stored_bytes / 1e6
-    uploads: dict[str, list[float]] = {"ours": [], "bare": []}
-    reads: dict[str, list[float]] = {"ours": [], "bare": []}
+    uploads: dict[str, list[float]] = {"ours": [], "bare": [], "bare_scan": []}
+    reads: dict[str, list[float]] = {"ours": [], "bare": [], "bare_scan": []}
     for turn in range(turns):
         measure_turn(f"-{turn}", reader, files, cluster, memory_bytes, sent_mb, uploads, reads)
     found = {
@@ -201,9 +225,12 @@ def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int
         for what, both in (("upload", uploads), ("read", reads))
         for who, rates in both.items()
     }
+    in_pixels = report.pixel_bytes / report.stored_bytes
     return {
         "upload_of_bare": found["upload_ours_mb_per_s"] / found["upload_bare_mb_per_s"],
         "read_of_bare": found["read_ours_mb_per_s"] / found["read_bare_mb_per_s"],
+        "upload_of_bare_scan": in_pixels * found["upload_ours_mb_per_s"] / found["upload_bare_scan_mb_per_s"],
+        "read_of_bare_scan": in_pixels * found["read_ours_mb_per_s"] / found["read_bare_scan_mb_per_s"],
         "pixel_mb": report.pixel_bytes / 1e6,
         "stored_mb": sent_mb,
         "n_files": len(files),
