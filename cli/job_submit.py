@@ -166,7 +166,7 @@ def submit_reconstruct(
     Takes the options of conepacs reconstruct.  Killed half-way it goes on elsewhere, and ends with the same bytes.
 
         conepacs jobs submit reconstruct stone
-        conepacs jobs submit reconstruct stone --filter hann --cutoff 0.9 --priority 5 --wait
+        conepacs jobs submit reconstruct stone --filter hann --priority 5 --wait
         conepacs jobs submit reconstruct stone --bin 1 --after 12
     """
     options = RequestOptions(

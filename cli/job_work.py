@@ -90,7 +90,7 @@ def work(
 
         conepacs jobs work
         conepacs jobs work --once
-        conepacs jobs work --jobs 2 --master spark://head:7077 --cores 64 --memory 512GiB
+        conepacs jobs work --jobs 2 --master spark://head:7077 --cores 64
     """
     from cli.work_settings import WorkSettings
     from spark_jobs.metrics import RunnerMetrics

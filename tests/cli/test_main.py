@@ -16,6 +16,7 @@ import typer
 
 import cli.inspect
 import ingest.errors
+import jobs.errors
 import pacs.errors
 import reconstruction.errors
 import spark_jobs.errors
@@ -26,9 +27,18 @@ from tests.support.command_line import conepacs, conepacs_apart
 from tests.support.peers import REPOSITORY
 
 ROOT = typer.main.get_command(app)
-GROUP = ROOT.commands["pacs"]
-VERBS = {name: verb for name, verb in ROOT.commands.items() if name != "pacs"}
-VERBS |= {f"pacs {name}": verb for name, verb in GROUP.commands.items()}
+
+
+def verbs_below(group, before=""):
+    """Every verb by the words that call it; groups of verbs may hold others."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = hasattr(command, "commands")
+        found |= verbs_below(command, f"{before}{name} ") if inner else {f"{before}{name}": command}
+    return found
+
+
+VERBS = verbs_below(ROOT)
 #: Lines of the manual that are commands, without what a reader puts in.
 PAGES = ("README.md", "docs/quickstart.md", "docs/cli.md", "docs/install.md", "docs/formats.md")
 
@@ -43,16 +53,27 @@ def require_parsed(line: str) -> None:
     assert words.pop(0) == "conepacs"
     if not words or words == ["--version"]:
         return
-    command = ROOT.commands[words.pop(0)]
-    if command is GROUP and words:
-        command = GROUP.commands[words.pop(0)]
+    command = ROOT
+    while hasattr(command, "commands") and words and words[0] != "--help":
+        _, command, words = command.resolve_command(None, words)
     if "--help" not in words:
         command.make_context(command.name, words)
 
 
 def test_verbs_are_those_that_were_promised():
-    assert set(ROOT.commands) == {"upload", "inspect", "plan", "reconstruct", "serve", "pacs", "doctor", "demo"}
-    assert set(GROUP.commands) == {"import", "find", "send", "get", "echo", "sweep"}
+    of = {name: {verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{name} ")} for name in ROOT.commands}
+    assert {name for name, inner in of.items() if not inner} == {
+        "upload", "inspect", "plan", "reconstruct", "serve", "doctor", "demo",
+    }  # fmt: skip
+    assert {name: inner for name, inner in of.items() if inner} == {
+        "pacs": {"import", "find", "send", "get", "echo", "sweep"},
+        "jobs": {
+            "submit reconstruct", "submit plan", "submit KIND", "list", "kinds", "show", "log", "cancel", "retry",
+            "priority", "wait", "sweep", "work",
+        },
+        "backup": {"create", "verify", "restore", "list"},
+        "cluster": {"up", "status", "add", "drain", "down"},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -134,7 +155,7 @@ def test_wrong_usage(arguments, words, capsys, working_folder):
     assert list(working_folder.iterdir()) == []
 
 
-PACKAGES = (storage.errors, reconstruction.errors, ingest.errors, pacs.errors, spark_jobs.errors)
+PACKAGES = (storage.errors, reconstruction.errors, jobs.errors, ingest.errors, pacs.errors, spark_jobs.errors)
 
 
 def error_classes():
@@ -153,6 +174,8 @@ def test_the_table_of_exit_codes():
     """What scripts rely on; a change here is a change of the interface."""
     assert {kind.__name__: code for kind, code in EXIT_CODES} == {
         "SettingError": 2, "NotImportedError": 3, "RegionsDisagreeError": 6, "CannotListenError": 4,
+        "JobFailedError": 6, "JobCancelledError": 7, "WaitedTooLongError": 4, "KindUnavailableError": 4, "JobError": 3,
+        "BackupError": 3, "ClusterOptionsError": 2, "UnknownDaemonError": 2, "DrainError": 6, "ClusterError": 4,
         "ChunkCorruptError": 5, "BandCorruptError": 5, "ChecksumError": 5, "PackError": 5, "TaskFailedError": 6,
         "SessionError": 4, "BackendUnavailableError": 4, "StoreUrlError": 3, "DatabaseError": 4, "StorageError": 4,
         "IndexUnavailableError": 4, "PeerError": 4, "InstanceNotFoundError": 3, "IngestError": 3,
