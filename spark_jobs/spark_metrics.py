@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Spark's listeners hear of a task's end a little after the driver does [ms].
 _LISTENERS_MS = 10_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,15 @@ def job_group_metrics(context: SparkContext, group: str) -> SparkMetrics:
     """Add up what Spark counted for all stages of a job group that is done.
 
     The counts come from the status store that also feeds Spark's web pages and its REST interface; it is there without
-    them too.
+    them too.  A driver whose listeners lag behind has incomplete counts, and says so in its log: no job fails for that.
     """
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+
     scala = context._jsc.sc()
-    scala.listenerBus().waitUntilEmpty(_LISTENERS_MS)
+    try:
+        scala.listenerBus().waitUntilEmpty(_LISTENERS_MS)
+    except Py4JJavaError:
+        _log.warning("Spark's listeners lag behind: its counts of %s may be incomplete", group)
     status = scala.statusStore()
     tracker = context.statusTracker()
     total = SparkMetrics()
@@ -58,7 +66,11 @@ def job_group_metrics(context: SparkContext, group: str) -> SparkMetrics:
         for stage in info.stageIds if info is not None else []:
             if tracker.getStageInfo(stage) is None:
                 continue  # skipped
-            attempt = status.lastStageAttempt(stage)
+            try:
+                attempt = status.lastStageAttempt(stage)
+            except Py4JJavaError:
+                _log.warning("Spark has no counts of stage %d of %s", stage, group)
+                continue
             speculation = status.speculationSummary(stage, attempt.attemptId())
             total += SparkMetrics(
                 shuffle_read_bytes=attempt.shuffleReadBytes(),

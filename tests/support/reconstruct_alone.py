@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def start_alone(folder: Path, master: str, work: str, **keywords) -> subprocess.
     with (folder / "alone.log").open("ab") as log:
         return subprocess.Popen(
             command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
-            start_new_session=True,
+            start_new_session=True, env={"SPARK_LOCAL_IP": "127.0.0.1", **os.environ},
         )  # fmt: skip
 
 
