@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Spark counted is added up; a driver whose listeners lag behind loses counts, never a job.  No Spark is started."""
+"""What Spark counted is added up; a driver whose listeners lag behind loses counts, never a job."""
 
 from types import SimpleNamespace
 
