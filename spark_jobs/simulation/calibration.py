@@ -35,9 +35,18 @@ class Observation:
         seconds = self.report["seconds"]
         return float(sum(seconds[f"stage {work.name}"] for work in self.job.works) + seconds["register"])
 
+    @property
+    def slowness(self) -> float:
+        """Wall seconds of the slab tasks over their CPU seconds: above 1 where other programs use the machine."""
+        tasks = self.report["tasks"]
+        wall_s, cpu_s = (float(sum(task[name] for task in tasks)) for name in ("wall_s", "cpu_s"))
+        return max(1.0, wall_s / max(1e-9, cpu_s))
+
 
 def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
     """Fit the rates of one core, and the overheads, to runs whose files lie in the system's cache.
+
+    All wall seconds are divided by the run's slowness: the rates are those of a core that a task has to itself.
 
     Back-projection and row work are told apart by runs that have them in different shares; encoding, task overhead and
     registering are in the reports one by one.  Reading and writing are part of the row and the encoding rate, so that
@@ -55,9 +64,9 @@ def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
     """
     adding, rows = _split(observations)
     overhead_s, stage_s = _overheads(observations)
-    encode_s = sum(task["encode_s"] for run in observations for task in run.report["tasks"])
+    encode_s = sum(task["encode_s"] / run.slowness for run in observations for task in run.report["tasks"])
     encode = sum(work.encode_s for run in observations for work in run.job.works) / max(1e-9, encode_s)
-    register_s = sum(run.report["seconds"]["register"] for run in observations)
+    register_s = sum(run.report["seconds"]["register"] / run.slowness for run in observations)
     instances = sum(run.job.instances for run in observations)
 
     def measured(value: float) -> Rate:
@@ -82,9 +91,9 @@ def _split(observations: Sequence[Observation]) -> tuple[float, float]:
     for run in observations:
         for work in run.job.works:
             if work.name == "reconstruct":
-                seconds = sum(task["reconstruct_s"] for task in run.report["tasks"])
+                seconds = sum(task["reconstruct_s"] for task in run.report["tasks"]) / run.slowness
             elif work.name == "filter":
-                seconds = run.report["seconds"]["stage filter"] * min(run.slots, work.n_tasks)
+                seconds = run.report["cpu_seconds"]["filter"]
             else:
                 continue
             # Each measured figure counts the same, whatever its size.
@@ -106,9 +115,10 @@ def _overheads(observations: Sequence[Observation]) -> tuple[float, float]:
     of_tasks, of_stages = [], []
     for run in observations:
         tasks = run.report["tasks"]
-        of_tasks += [task["wall_s"] - task["reconstruct_s"] - task["encode_s"] for task in tasks]
+        inside = [task["wall_s"] - task["reconstruct_s"] - task["encode_s"] for task in tasks]
+        of_tasks += [seconds / run.slowness for seconds in inside]
         spent = makespan([task["wall_s"] for task in tasks], run.slots)
-        of_stages.append(run.report["seconds"]["stage reconstruct"] - spent)
+        of_stages.append((run.report["seconds"]["stage reconstruct"] - spent) / run.slowness)
     return max(0.0, float(np.mean(of_tasks))), max(0.0, float(np.mean(of_stages)))
 
 

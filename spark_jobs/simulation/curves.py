@@ -114,7 +114,8 @@ def point_of(ways: Sequence[Way], cluster: Cluster, seeds: Sequence[int] = (0, 1
             lost.append(simulate(demands, machine, day, scan_placement=placement).seconds)
     longest = max(range(len(demands)), key=lambda index: good.stages[index].seconds)
     return Point(
-        nodes=cluster.n_nodes, way=way.name, seconds=good.seconds, troubled=(min(troubled), max(troubled)),
+        nodes=cluster.n_nodes, way=way.name, seconds=good.seconds,
+        troubled=(min(troubled, default=good.seconds), max(troubled, default=good.seconds)),
         lost_node=(min(lost), max(lost)) if lost else None,
         limit=what_limits(demands[longest], good.stages[longest], machine, gpu=cluster.has_gpus),
         price=cluster.price_per_hour * good.seconds / 3600,

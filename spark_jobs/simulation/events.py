@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUNDLED_TASKS = 3000
 #: In stages with more tasks than this, events so near to each other [share of a task's time] are taken together.
 EXACT_TASKS = 200
-_NEARNESS = 0.005
+_NEARNESS = 0.01
 _TINY_S = 1e-9
 
 

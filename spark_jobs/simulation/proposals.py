@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WORTH = 0.97
 _COARSER = (2, 4, 8, 16)
 _SMALLER = (2, 4, 8, 16)
+_HEIGHTS = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,11 @@ class Candidate:
 
     @property
     def mode(self) -> str:
-        """Fused, or two stages with the type of the filtered values."""
+        """Fused, or two stages or bricks with the type of the filtered values."""
         if self.plan is None:
             return self.request.mode
+        if self.plan.bricks is not None:
+            return f"bricks {self.request.band_type}"
         return f"two_stage {self.request.band_type}" if self.plan.two_stage else "fused"
 
     def to_json(self) -> dict[str, Any]:
@@ -142,23 +145,25 @@ def _alternatives(
     stored: StoredScan, request: ReconstructionRequest, asked: Candidate, cluster: Cluster
 ) -> Iterator[tuple[str, ReconstructionRequest]]:
     """Other ways to make the same volume."""
-    ways = [("fused", "fused", request.band_type), ("rows stored as float32", "two_stage", "float32"),
-            ("rows stored as float16", "two_stage", "float16")]  # fmt: skip
+    in_bricks = asked.plan is not None and asked.plan.bricks is not None
+    ways = [("rows stored as float32", "two_stage", "float32"), ("rows stored as float16", "two_stage", "float16")]
+    if asked.plan is not None and not in_bricks:
+        ways.insert(0, ("fused", "fused", request.band_type))
     for change, mode, band_type in ways:
-        if asked.mode != (mode if mode == "fused" else f"{mode} {band_type}"):
+        if not asked.mode.endswith(mode if mode == "fused" else band_type):
             yield change, replace(request, mode=mode, band_type=band_type)  # type: ignore[arg-type]
-    n_slices = asked.plan.grid.shape[0] if asked.plan else 0
-    for height in (16, 32, 128, 256):
-        if asked.plan and height < n_slices and not 0.75 < height / asked.slab_slices < 1.5:
-            yield f"slabs of {height}", replace(request, n_slabs=None, slab_slices=height)
+    if asked.plan is not None and not in_bricks:
+        for height in _HEIGHTS:
+            if height < asked.plan.grid.shape[0] and not 0.75 < height / asked.slab_slices < 1.5:
+                yield f"slabs of {height}", replace(request, n_slabs=None, slab_slices=height)
     most = cluster_task_memory(cluster)
     for share in (2, 4, 8):
         memory = cluster_task_memory(cluster, share)
         if memory > max(most, request.task_memory_bytes) and (share == 2 or asked.plan is None):
-            yield f"a {_ORDINAL[share]} of the tasks, more memory", replace(request, task_memory_bytes=memory)
+            yield f"{_ORDINAL[share]} of the tasks, more memory", replace(request, task_memory_bytes=memory)
 
 
-_ORDINAL = {2: "half", 4: "quarter", 8: "eighth"}
+_ORDINAL = {2: "half", 4: "a quarter", 8: "an eighth"}
 
 
 def _coarser(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tuple[str, ReconstructionRequest]]:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibrate the cluster simulation on real runs and judge it on another: ``python benchmarks/simulator.py``.
+
+The main job runs on two one-core workers of this machine.  Two runs of two shapes give the rates; the third has other
+voxels, views, panel, slabs and mode, and is predicted from its plan alone.  The two are run before and after the third,
+since a machine that others use is not always equally fast.  The last line is one JSON object; `measured_over_predicted`
+of the third run is to be within 0.8 to 1.2; `work_over_predicted` is the same with each run's slowness taken out (wall
+over CPU seconds of its tasks), for machines that are never quiet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from ingest.chunks import open_scan_chunks
+from ingest.scan import EnergyBin, FieldFrames, Scan
+from ingest.upload import upload
+from pacs.sql_index import SqlIndex
+from pacs.tables import MIGRATIONS
+from reconstruction.geometry import ConeBeamGeometry
+from spark_jobs.plan import make_plan
+from spark_jobs.reconstruct_scan import reconstruct_scan
+from spark_jobs.request import ReconstructionRequest
+from spark_jobs.session import create_session
+from spark_jobs.settings import SparkSettings
+from spark_jobs.simulation.assessment import assess, job_of_plan
+from spark_jobs.simulation.calibration import Observation, fit_rates
+from spark_jobs.simulation.cluster import Cluster, Hdfs, NodeGroup, Rates
+from storage.database import apply_migrations, create_database_engine, sqlite_url
+from storage.filesystem import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
+
+    from storage.filesystem import Store
+
+WORKERS = 2
+ALLOWED = 0.2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A scan and how it is reconstructed."""
+
+    name: str
+    n_bins: int
+    n_views: int
+    n_rows: int
+    n_cols: int
+    shape: tuple[int, int, int]
+    n_slabs: int
+    mode: str
+    band_type: str = "float32"
+
+    def request(self, run_id: str) -> ReconstructionRequest:
+        """The volume fills the panel's middle, whatever its number of voxels."""
+        covered = 0.8 * 0.11 * 200 / 300 * min(self.n_cols, 1.1 * self.n_rows)
+        pitch = covered / max(self.shape)
+        return ReconstructionRequest(
+            self.name, shape=self.shape, voxel_pitch_mm=pitch, n_slabs=self.n_slabs, mode=self.mode,
+            band_type=self.band_type, mu_range=(-0.1, 0.4), run_id=run_id,
+        )  # type: ignore[arg-type]  # fmt: skip
+
+
+WARM_UP = Shape("warm-up", 1, 48, 64, 96, (32, 48, 48), 2, "two_stage")
+#: Much back-projection for few pixels; much row work for few voxels.
+CALIBRATED_ON = (
+    Shape("voxels", 1, 360, 416, 448, (512, 512, 512), 8, "fused"),
+    Shape("rows", 2, 480, 480, 640, (128, 320, 320), 4, "fused"),
+)
+JUDGED_ON = Shape("judged", 2, 240, 384, 512, (320, 448, 448), 10, "two_stage", "float16")
+
+
+class NoisyReader:
+    """Poisson counts of a bright field behind a cylinder, shifted from view to view."""
+
+    def __init__(self, shape: Shape) -> None:
+        geometry = ConeBeamGeometry.circular(
+            sod_mm=200.0, sdd_mm=300.0, angles_rad=np.arange(shape.n_views) * 2 * math.pi / shape.n_views,
+            n_rows=shape.n_rows, n_cols=shape.n_cols, pitch_u_mm=0.11, pitch_v_mm=0.11,
+        )  # fmt: skip
+        self.scan = Scan(
+            scan_id=shape.name, source_format="array", content="counts",
+            bins=tuple(EnergyBin(i) for i in range(shape.n_bins)), pixel_type="uint16", n_views=shape.n_views,
+            n_rows=shape.n_rows, n_cols=shape.n_cols, geometry=geometry, flats=FieldFrames(10), darks=FieldFrames(10),
+        )  # fmt: skip
+        rng = np.random.default_rng(1)
+        across = np.linspace(-1.2, 1.2, shape.n_cols)
+        profile = 20_000 * np.exp(-2.5 * np.sqrt(np.maximum(0, 1 - across**2)))
+        self._base = rng.poisson(profile, size=(8, shape.n_rows, shape.n_cols)).astype("u2")
+        self._fields = rng.poisson(20_000, size=(1, 10, shape.n_rows, shape.n_cols)).astype("u2")
+
+    def available_views(self) -> int:
+        """All views are there."""
+        return self.scan.n_views
+
+    def read_views(self, start: int, stop: int) -> NDArray[Any]:
+        """Counts of some views, (bin, view, row, col)."""
+        views = np.stack([np.roll(self._base[v % 8], v, axis=0) for v in range(start, stop)])
+        return np.broadcast_to(views, (self.scan.n_bins, *views.shape)).copy()
+
+    def read_flats(self) -> NDArray[Any]:
+        """Flat frames, (bin, frame, row, col)."""
+        return np.broadcast_to(self._fields, (self.scan.n_bins, *self._fields.shape[1:])).copy()
+
+    def read_darks(self) -> NDArray[Any]:
+        """Dark frames, (bin, frame, row, col)."""
+        return self.read_flats() // 4000
+
+    def read_bad_pixels(self) -> None:
+        """No pixel is known to be bad."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Bench:
+    """Store, index and session of all runs."""
+
+    store: Store
+    index: SqlIndex
+    session: Callable[[], SparkSession]
+    count: int = 0
+
+    def run(self, shape: Shape) -> Observation:
+        """Run one shape and take what was measured."""
+        self.count += 1
+        request = shape.request(f"run {self.count}")
+        stored = open_scan_chunks(self.store, shape.name)
+        plan = make_plan(stored, request)
+        result = reconstruct_scan(self.store, self.index, request, session=self.session)
+        return Observation(job_of_plan(plan, stored), result.report, WORKERS)
+
+
+def here(rates: Rates) -> Cluster:
+    """Describe this machine as a cluster: two one-core workers, files in the system's cache."""
+    node = NodeGroup(
+        count=1, cores=WORKERS, memory_gib=64, disks=1, disk_mb_per_s=1e6, network_mb_per_s=1e6, disk_tb=1000
+    )
+    return Cluster("two workers", (node,), hdfs=Hdfs(replication=1), rates=rates)
+
+
+def main() -> int:
+    """Run, fit, predict, print."""
+    with tempfile.TemporaryDirectory(prefix="conepacs-simulator-") as name:
+        folder = Path(name)
+        store = open_store((folder / "store").as_uri())
+        engine = create_database_engine(sqlite_url(folder / "index.sqlite"))
+        apply_migrations(engine, MIGRATIONS)
+        settings = SparkSettings(master=f"local[{WORKERS}]")
+        spark = create_session(settings, app_name="simulator", log_file=folder / "spark.log")
+        bench = Bench(store, SqlIndex(engine), lambda: spark)
+        for shape in (WARM_UP, *CALIBRATED_ON, JUDGED_ON):
+            upload(NoisyReader(shape), store)
+        bench.run(WARM_UP)
+        started = time.perf_counter()
+        before = [bench.run(shape) for shape in CALIBRATED_ON]
+        judged = bench.run(JUDGED_ON)
+        after = [bench.run(shape) for shape in CALIBRATED_ON]
+        spent = time.perf_counter() - started
+        spark.stop()
+        engine.dispose()
+    told = {
+        "benchmark": "simulator",
+        "machine": platform.machine(),
+        "load": os.getloadavg()[0],
+        "runs_s": round(spent, 1),
+    }
+    told |= judge([*before, *after], judged)
+    print(json.dumps(told))
+    return 0 if told["within_20_percent"] else 1
+
+
+def judge(observed: list[Observation], judged: Observation) -> dict[str, Any]:
+    """Fit the rates to some runs and compare the prediction of another with what was measured."""
+    rates = fit_rates(observed, "benchmarks/simulator.py")
+    cluster = here(rates)
+    fitted = {name: round(getattr(rates, name).value, 4) for name in
+              ("cpu_gups", "row_mpixels_per_s", "encode_mvoxels_per_s", "task_overhead_s", "stage_overhead_s",
+               "registrations_per_s")}  # fmt: skip
+    print("fitted", fitted)
+    slowness = float(np.mean([run.slowness for run in observed]))
+    ratios = []
+    for run in (*observed, judged):
+        alone = assess(run.job, cluster, troubles=False)
+        predicted_s = alone.seconds * slowness
+        ratios.append(run.measured_s / predicted_s)
+        print(
+            f"{run.report['scan_id']:8} measured {run.measured_s:7.2f} s, predicted {predicted_s:7.2f} s, "
+            f"ratio {ratios[-1]:.3f}, slowness {run.slowness:.2f}"
+        )
+        for stage in alone.stages:
+            key = "register" if stage.name == "register" else f"stage {stage.name}"
+            measured = run.report["seconds"][key]
+            print(f"    {stage.name:12} measured {measured:7.2f} s, predicted {stage.seconds * slowness:7.2f} s")
+    work = judged.measured_s / judged.slowness / alone.seconds
+    return {
+        "rates": fitted,
+        "slowness": [round(run.slowness, 2) for run in (*observed, judged)],
+        "calibrated_on": [round(ratio, 3) for ratio in ratios[:-1]],
+        "measured_s": round(judged.measured_s, 2),
+        "predicted_s": round(predicted_s, 2),
+        "measured_over_predicted": round(ratios[-1], 3),
+        "work_over_predicted": round(work, 3),
+        "within_20_percent": abs(1 - ratios[-1]) <= ALLOWED,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
