@@ -19,9 +19,12 @@ from cli.output import print_json
 from cli.requests import (
     BackendOption,
     BandOption,
+    BinningOption,
     BinsOption,
+    BrickOption,
     CenterOption,
     CutoffOption,
+    CutOption,
     FieldOption,
     FilterOption,
     MemoryOption,
@@ -31,6 +34,7 @@ from cli.requests import (
     RunOption,
     ShapeOption,
     SlabsOption,
+    TuningOption,
     VoxelOption,
 )
 from cli.settings import StoreSettings, load
@@ -149,9 +153,13 @@ def submit_reconstruct(
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
     slabs: SlabsOption = None,
+    cut: CutOption = "auto",
+    brick: BrickOption = None,
+    detector_binning: BinningOption = "1",
     mu_range: RangeOption = None,
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
+    tuning: TuningOption = "default",
     again: Annotated[bool, typer.Option("--again", help="Compute also what is registered already.")] = False,
     cores: CoresOption = 1,
     after: AfterOption = None,
@@ -171,7 +179,7 @@ def submit_reconstruct(
     """
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id,
+        task_memory, run_id, cut, brick, detector_binning, tuning,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("reconstruct", _parameters(options, scan_id) | {"cores": cores, "again": again})
@@ -193,9 +201,13 @@ def submit_plan(
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
     slabs: SlabsOption = None,
+    cut: CutOption = "auto",
+    brick: BrickOption = None,
+    detector_binning: BinningOption = "1",
     mu_range: RangeOption = None,
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
+    tuning: TuningOption = "default",
     cores: CoresOption = 1,
     after: AfterOption = None,
     priority: PriorityOption = 0,
@@ -210,7 +222,7 @@ def submit_plan(
     """
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id,
+        task_memory, run_id, cut, brick, detector_binning, tuning,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("plan", _parameters(options, scan_id) | {"cores": cores})

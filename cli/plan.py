@@ -13,21 +13,27 @@ import typer
 from cli.archive import open_existing_store
 from cli.options import JsonOption, StoreOption
 from cli.output import mebibytes, print_json, print_pairs
+from cli.plan_lines import cost_rows, cut_line
 from cli.requests import (
     BackendOption,
     BandOption,
+    BinningOption,
     BinsOption,
+    BrickOption,
     CenterOption,
     CutoffOption,
+    CutOption,
     FieldOption,
     FilterOption,
     MemoryOption,
     ModeOption,
+    ProbeOption,
     RangeOption,
     RequestOptions,
     RunOption,
     ShapeOption,
     SlabsOption,
+    TuningOption,
     VoxelOption,
 )
 from cli.settings import StoreSettings, load
@@ -73,9 +79,14 @@ def plan(
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
     slabs: SlabsOption = None,
+    cut: CutOption = "auto",
+    brick: BrickOption = None,
+    detector_binning: BinningOption = "1",
     mu_range: RangeOption = None,
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
+    tuning: TuningOption = "default",
+    probe: ProbeOption = False,
     cores: Annotated[
         int | None,
         typer.Option("--cores", help="Cores to expect the time for.", metavar="N", show_default="all here", min=1),
@@ -100,7 +111,7 @@ def plan(
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id,
+        task_memory, run_id, cut, brick, detector_binning, tuning,
     )  # fmt: skip
     scans = [*_stored_scans(scan_ids or [], store), *_described_scans(described or [])]
     if not scans:
@@ -113,6 +124,12 @@ def plan(
         chosen = source is not None and not source.name.startswith("DEFAULT")
         plan_for_cluster(scans, requests, cluster, own_memory=chosen, seed=seed, as_json=as_json)
         return
+    if probe:
+        from spark_jobs.tune_scan import tune_scan
+
+        if not scan_ids:
+            raise typer.BadParameter("--probe reads a stored scan: give its id")
+        tune_scan(scans[0].store, requests[0], name=tuning)
     plans = [make_plan(scan, request) for scan, request in zip(scans, requests, strict=True)]
     n_cores = cores or os.cpu_count() or 1
     if as_json:
@@ -168,20 +185,20 @@ def print_plan(made: ReconstructionPlan, cores: int) -> None:
     """Print a plan for people."""
     nz, ny, nx = made.grid.shape
     cost = made.cost
-    heights = sorted({slab.n_slices for slab in made.slabs}, reverse=True)
     rows = [
         ("volume", f"{nx} x {ny} x {nz} voxels of {made.grid.voxel_pitch_mm[1]:.5g} mm, field radius "
                    f"{made.radius_mm:.4g} mm, {len(made.bins)} bin(s)"),
         ("filter", f"{made.request.fdk.filter_window}, cut-off {made.request.fdk.cutoff:g}"),
         ("back end", f"{made.backend}, {'four-fold' if made.four_fold else 'one view at a time'}"),
         ("mode", "two stages: filtered rows are stored once" if made.two_stage else "fused: slabs filter as they read"),
-        ("slabs", f"{len(made.slabs)} of {' or '.join(map(str, heights))} slices; {cost.n_tasks} tasks"),
+        ("slabs", cut_line(made)),
         ("memory per task", f"{mebibytes(cost.task_bytes)} (allowed {mebibytes(made.request.task_memory_bytes)})"),
         ("read", f"{mebibytes(cost.stored_read_bytes)} stored = {mebibytes(cost.read_bytes)} of pixels, in "
                  f"{cost.ranged_reads} ranged reads"),
         ("written between", mebibytes(cost.band_bytes)),
         ("amplification", f"{cost.amplification:.2f}"),
         ("voxel updates", f"{cost.updates / 1e9:.3g} G"),
+        *cost_rows(made),
         ("expected time", f"{expected_seconds(made, cores):.0f} s on {cores} core(s), after Spark's start"),
         *(("note", note) for note in made.notes),
     ]  # fmt: skip

@@ -13,22 +13,26 @@ import typer
 
 from cli.options import IndexOption, JsonOption, StoreOption
 from cli.output import print_json, print_table, stage_progress
-from cli.plan import ScansArgument
 from cli.requests import (
     BackendOption,
     BandOption,
+    BinningOption,
     BinsOption,
+    BrickOption,
     CenterOption,
     CutoffOption,
+    CutOption,
     FieldOption,
     FilterOption,
     MemoryOption,
     ModeOption,
+    ProbeOption,
     RangeOption,
     RequestOptions,
     RunOption,
     ShapeOption,
     SlabsOption,
+    TuningOption,
     VoxelOption,
 )
 from cli.settings import load
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from cli.output import ShowProgress
     from spark_jobs.reconstruct_scan import RunResult
     from spark_jobs.settings import SparkSettings
+
+
+ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID")]
 
 
 def reconstruct(
@@ -57,9 +64,14 @@ def reconstruct(
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
     slabs: SlabsOption = None,
+    cut: CutOption = "auto",
+    brick: BrickOption = None,
+    detector_binning: BinningOption = "1",
     mu_range: RangeOption = None,
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
+    tuning: TuningOption = "default",
+    probe: ProbeOption = False,
     master: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +108,7 @@ def reconstruct(
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id,
+        task_memory, run_id, cut, brick, detector_binning, tuning,
     )  # fmt: skip
     requests = [options.request(scan_id) for scan_id in scan_ids]
     settings = load(JobSettings, store=store, index=index)
@@ -106,6 +118,12 @@ def reconstruct(
         open_scan_chunks(opened, scan_id)
     opened_index = open_index(opened, settings.index)
     log_file = spark_log or Path(tempfile.gettempdir(), f"conepacs-spark-{secrets.token_hex(8)}.log")
+    if probe:
+        from spark_jobs.tune_scan import tune_scan
+
+        with log_context(scan_id=requests[0].scan_id), stage_progress(as_json) as show:
+            starter = session_starter(spark_settings, show, log_file)
+            tune_scan(opened, requests[0], name=tuning, session=starter, task_threads=spark_settings.task_threads)
     results = []
     for request in requests:
         with log_context(scan_id=request.scan_id), stage_progress(as_json) as show:

@@ -88,6 +88,33 @@ RunOption = Annotated[
 ]  # fmt: skip
 
 
+CutOption = Annotated[
+    str,
+    typer.Option("--cut", help="slabs, bricks (slabs cut in y and x too), or auto: by what is read.", metavar="NAME",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+BrickOption = Annotated[
+    str | None,
+    typer.Option("--brick", help="Voxels of a brick's slices.", metavar="Y,X", show_default="by cost and memory",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+BinningOption = Annotated[
+    str,
+    typer.Option("--detector-binning", help="Average 2 or 4 pixels of a side after -log; auto: as voxels allow.",
+                 metavar="N", rich_help_panel=_KERNEL),
+]  # fmt: skip
+TuningOption = Annotated[
+    str,
+    typer.Option("--tuning", help="Measured rates to plan with; built-in for none.", metavar="NAME",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+ProbeOption = Annotated[
+    bool,
+    typer.Option("--probe", help="First measure rates for some seconds, and keep them by the name of --tuning.",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
     """The options as typed."""
@@ -106,12 +133,17 @@ class RequestOptions:
     mu_range: str | None
     task_memory: str
     run_id: str
+    cut: str = "auto"
+    brick: str | None = None
+    detector_binning: str = "1"
+    tuning: str = "default"
 
     def request(self, scan_id: str) -> ReconstructionRequest:
         """Make the request for one scan."""
         from reconstruction.fdk import FdkParameters
         from spark_jobs.request import ReconstructionRequest
 
+        sides, binning = parse_pair(self.brick, "--brick"), self.detector_binning
         return ReconstructionRequest(
             scan_id=scan_id,
             bins=tuple(self.bins or ()),
@@ -126,4 +158,8 @@ class RequestOptions:
             mu_range=parse_pair(self.mu_range, "--mu-range"),
             task_memory_bytes=parse_bytes(self.task_memory),
             run_id=self.run_id,
+            cut=cast("Literal['auto', 'slabs', 'bricks']", self.cut),
+            brick_voxels=None if sides is None else (round(sides[0]), round(sides[1])),
+            detector_binning=cast("Literal['auto', 1, 2, 4]", int(binning) if binning.isdigit() else binning),
+            tuning=self.tuning,
         )

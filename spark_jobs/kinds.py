@@ -65,7 +65,7 @@ class PlanParameters:
     four_fold: bool = True
     mu_range: tuple[float, float] | None = None
     task_memory_bytes: int = 2048 * MEBIBYTE
-    tuning: str = ""
+    tuning: str = "default"
     run_id: str = ""
     cores: int = 1
 

@@ -84,7 +84,7 @@ def test_the_options_of_reconstruct_are_the_parameters_of_its_job(jobs, queue):
 
 
 def test_every_option_of_reconstruct_is_offered():
-    asked = set(reconstruct.__annotations__) - {"scan_ids", "master", "spark_log", "return"}
+    asked = set(reconstruct.__annotations__) - {"scan_ids", "master", "spark_log", "probe", "return"}
     assert asked <= set(submit_reconstruct.__annotations__)
     assert asked - {"again"} <= set(submit_plan.__annotations__)
 
