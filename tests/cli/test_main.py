@@ -175,7 +175,8 @@ def test_the_table_of_exit_codes():
     assert {kind.__name__: code for kind, code in EXIT_CODES} == {
         "SettingError": 2, "NotImportedError": 3, "RegionsDisagreeError": 6, "CannotListenError": 4,
         "JobFailedError": 6, "JobCancelledError": 7, "WaitedTooLongError": 4, "JobStoppedError": 130,
-        "KindUnavailableError": 4, "JobError": 3, "BackupError": 3, "ClusterOptionsError": 2, "UnknownDaemonError": 2, "DrainError": 6, "ClusterError": 4,
+        "KindUnavailableError": 4, "JobError": 3, "BackupError": 3,
+        "ClusterOptionsError": 2, "UnknownDaemonError": 2, "DrainError": 6, "ClusterError": 4,
         "ChunkCorruptError": 5, "BandCorruptError": 5, "ChecksumError": 5, "PackError": 5, "TaskFailedError": 6,
         "SessionError": 4, "BackendUnavailableError": 4, "StoreUrlError": 3, "DatabaseError": 4, "StorageError": 4,
         "IndexUnavailableError": 4, "PeerError": 4, "InstanceNotFoundError": 3, "IngestError": 3,
