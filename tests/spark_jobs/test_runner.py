@@ -410,6 +410,7 @@ def test_every_choice_of_a_request_can_be_made_in_a_job():
     chosen = {field.name for field in dataclasses.fields(ReconstructionRequest)} - {"fdk", "correction"}
     chosen |= {field.name for field in dataclasses.fields(FdkParameters)}
     assert chosen <= {field.name for field in dataclasses.fields(ReconstructParameters)}
+    assert request_of(ReconstructParameters("stone")) == ReconstructionRequest("stone")
 
 
 def test_a_request_goes_through_the_queue_and_comes_out_the_same():
