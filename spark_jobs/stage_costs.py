@@ -225,9 +225,9 @@ def _filter(work: WorkCut, rates: Rates) -> StageCost:
     n_blocks = stored.n_view_blocks
     n_tasks = len(work.bins) * n_blocks * len(work.filter_runs)
     for bin_index in work.bins:
+        footer = store_reads.projection_footer(stored, bin_index)
         for rows in work.filter_runs:
-            each = work.opening() + _corrected(work, rows)
-            total += (each + store_reads.projection_footer(stored, bin_index)).times(n_blocks)
+            total += (work.opening() + _corrected(work, rows) + footer).times(n_blocks)
     written = len(work.bins) * _band_bytes_of_bin(work)
     correct_s, filter_s = _filter_seconds(work, work.rows[1] - work.rows[0], rates)
     seconds = (

@@ -94,7 +94,7 @@ def frame_rows(
     n_groups = min(end - first + bands - 1, bands * (end - first))
     reads = layout.n_view_blocks * max(bands, math.ceil((end - first) / window_groups(layout)))
     groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(layout)
-    share = n_groups / len(layout.row_groups)
+    share = n_groups / _n_row_groups(layout)
     return footer + Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
 
 
@@ -117,9 +117,14 @@ def _skipped_bytes(layout: ChunkLayout) -> int:
     return _KEY_COLUMNS * (_KEY_HEAD_BYTES + _KEY_BYTES * layout.row_group)
 
 
+def _n_row_groups(layout: ChunkLayout) -> int:
+    """Row groups of a view block, counted without making them: a body has thousands, and is asked for often."""
+    return -(-layout.n_rows // layout.row_group)
+
+
 def _footer_bytes(layout: ChunkLayout, n_blocks: int | None = None) -> int:
     """Size of a file's footer that holds so many view blocks (all of them)."""
-    groups = len(layout.row_groups) * (layout.n_view_blocks if n_blocks is None else n_blocks)
+    groups = _n_row_groups(layout) * (layout.n_view_blocks if n_blocks is None else n_blocks)
     return _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * groups + _TRAILER_BYTES
 
 
