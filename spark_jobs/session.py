@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Spark session that starts quickly and keeps its log to itself."""
+"""A Spark session that starts quickly and keeps its log to itself.
+
+Under ``spark-submit`` the JVM runs already: its master and its properties win over the settings.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -79,6 +83,9 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
+    submitted = _submitted()
+    if submitted:
+        settings = dataclasses.replace(settings, master=submitted.get("spark.master", settings.master))
     log_file.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="conepacs-spark-"))
     log4j = folder / "log4j2.properties"
@@ -93,7 +100,7 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
         for name, value in store_variables(os.environ).items():
             properties.setdefault(f"spark.executorEnv.{name}", value)
     options = f"-Dlog4j2.configurationFile={log4j.as_uri()} {properties.get(_JAVA_OPTIONS, '')}"
-    for key, value in (properties | {_JAVA_OPTIONS: options.strip()}).items():
+    for key, value in (properties | {_JAVA_OPTIONS: options.strip()} | submitted).items():
         builder = builder.config(key, str(value))
     try:
         with _quiet_stderr(log_file):
@@ -102,6 +109,16 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
         raise SessionError(f"Spark did not start on {settings.master}: see {log_file}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _submitted() -> dict[str, str]:
+    """Properties of the JVM that spark-submit has started; none without it."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
 
 
 @contextlib.contextmanager

@@ -45,13 +45,15 @@ def conepacs(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
     return Outcome(code, said.out, said.err)
 
 
-def start_conepacs(*arguments: object, folder: Path, **options) -> subprocess.Popen[str]:
+def start_conepacs(
+    *arguments: object, folder: Path, variables: dict[str, str] | None = None, **options
+) -> subprocess.Popen[str]:
     """Start a command in a process of its own, with `folder` as its working folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONEPACS_")}
     return subprocess.Popen(
         [sys.executable, "-c", "from cli.main import main; main()", *map(str, arguments)],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"} | (variables or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
