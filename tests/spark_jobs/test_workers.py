@@ -217,6 +217,7 @@ def test_a_scan_without_what_a_task_needs_is_refused(small):
 #: One task in a process of its own: its peak, and what the plan says of it [B].
 _ONE_TASK = """
 import json, sys
+from spark_jobs.brick_task import back_project_brick
 from spark_jobs.filter_task import filter_rows
 from spark_jobs.prepare_task import prepare_bin
 from spark_jobs.slab_task import reconstruct_slab
@@ -245,14 +246,27 @@ def larger(tmp_path_factory):
     return store
 
 
-@pytest.mark.parametrize("mode", ["fused", "two_stage"])
-def test_peak_memory_of_a_task_stays_under_its_plan(larger, mode):
-    run = run_of(larger, mode=mode, n_slabs=2, voxel_pitch_mm=None, mu_range=(-1.0, 3.0))
-    planned = run.plan.cost.task_bytes
-    assert run.plan.four_fold
-    for kind in ("reconstruct_slab", "filter_rows")[: 1 + run.plan.two_stage]:
+@pytest.mark.parametrize(
+    ("wanted", "kinds"),
+    [
+        ({"mode": "fused"}, {"reconstruct_slab": "reconstruct"}),
+        ({"mode": "two_stage"}, {"reconstruct_slab": "reconstruct", "filter_rows": "filter"}),
+        (
+            {"cut": "bricks", "brick_voxels": (240, 120)},
+            {"back_project_brick": "bricks", "reconstruct_slab": "assemble"},
+        ),
+    ],
+    ids=["fused", "two stages", "bricks"],
+)
+def test_peak_memory_of_a_task_stays_under_its_plan(larger, wanted, kinds):
+    run = run_of(larger, n_slabs=2, voxel_pitch_mm=None, mu_range=(-1.0, 3.0), **wanted)
+    assert run.plan.four_fold == (run.plan.bricks is None)
+    for kind, stage in kinds.items():
+        planned = run.plan.cost.stage(stage).task_bytes
         peak = _peak_of(run, kind)
-        assert 0.4 * planned < peak < planned, f"{kind}: {peak / MEBIBYTE:.0f} of {planned / MEBIBYTE:.0f} MiB"
+        # A worker that has back-projected before keeps the kernels: they are planned for tasks that need none too.
+        least = 0.2 if stage == "assemble" else 0.4
+        assert least * planned < peak < planned, f"{kind}: {peak / MEBIBYTE:.0f} of {planned / MEBIBYTE:.0f} MiB"
 
 
 def test_peak_memory_of_the_search_for_bad_pixels_stays_under_the_plan(tmp_path):
