@@ -2,7 +2,7 @@
 """Measure the rates that a plan's expected time goes by: reading, correcting, filtering, back-projecting, encoding.
 
 ``python benchmarks/plan_rates.py`` works on one core, in a folder of its own, with files in the system's cache.  The
-last line is one JSON object; `spark_jobs/cost.py` holds the figures of one such run, ``docs/planning.md`` explains
+last line is one JSON object; `spark_jobs/rates.py` holds the figures of one such run, ``docs/planning.md`` explains
 them.
 """
 
