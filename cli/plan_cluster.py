@@ -158,7 +158,8 @@ def _advice(proposal: Proposal) -> str:
     options = [f"--mode {'two_stage' if best.plan.two_stage else 'fused'}"]
     if best.plan.two_stage:
         options.append(f"--band-type {request.band_type}")
-    options.append(f"--slabs {len(best.plan.slabs)}")
+    if best.plan.bricks is None:  # their size is the plan's own
+        options.append(f"--slabs {len(best.plan.slabs)}")
     if request.voxel_pitch_mm != asked.voxel_pitch_mm and request.voxel_pitch_mm is not None:
         options.append(f"--voxel {request.voxel_pitch_mm:.6g}")
     if request.shape != asked.shape and request.shape is not None:
