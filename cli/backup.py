@@ -55,7 +55,7 @@ def create(
     Exit code 5 if the index names files that are not there: they were lost before this backup.
 
         conepacs backup create /backup/conepacs
-        conepacs backup create s3://backups/conepacs --store hdfs://namenode:8020/pacs --index postgresql://db/conepacs
+        conepacs backup create s3://backups/pacs --store hdfs://nn:8020/pacs
         conepacs backup create /backup/conepacs --exclude 'runs/*/submit-*'
     """
     from cli.pacs_settings import PacsSettings
@@ -136,7 +136,7 @@ def restore(
     the same command goes on.
 
         conepacs backup restore /backup/conepacs --store /data/pacs
-        conepacs backup restore /backup/conepacs --store hdfs://namenode:8020/pacs --index postgresql://db/conepacs
+        conepacs backup restore /backup/pacs --store hdfs://nn:8020/pacs
     """
     from cli.pacs_settings import PacsSettings
     from jobs.tables import MIGRATIONS as QUEUE_MIGRATIONS

@@ -55,7 +55,7 @@ def up(
     authentication: bind to an address that only those reach who may read everything.
 
         conepacs cluster up
-        conepacs cluster up --folder /data/cluster --worker-cores 8 --worker-memory 16g --port-base 9000
+        conepacs cluster up --worker-cores 8 --worker-memory 16g --port-base 9000
         . conepacs-cluster/env.sh && conepacs upload scans/stone && conepacs reconstruct stone
     """
     from local_cluster.errors import ClusterRunningError

@@ -46,7 +46,7 @@ def doctor(
 
         conepacs doctor
         conepacs doctor --deep --master spark://head:7077
-        conepacs doctor --store hdfs://namenode:8020/pacs --index postgresql://db/conepacs --json
+        conepacs doctor --index postgresql://db/conepacs --json
     """
     settings = load(StoreSettings, store=store, index=index)
     checks = list(_checks(settings, master, master_ui, deep=deep))

@@ -105,7 +105,7 @@ def plan(
         conepacs plan stone
         conepacs plan stone --voxel 0.05 --task-memory 4GiB
         conepacs plan stone --bin 0 --shape 1,512,512 --mode fused
-        conepacs plan --scan thorax-720 --voxel 0.1 --cluster conf/clusters/cloud-32.toml
+        conepacs plan --scan thorax-720 --cluster conf/clusters/cloud-32.toml
     """
     from spark_jobs.plan import make_plan
 
@@ -113,6 +113,8 @@ def plan(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id, cut, brick, detector_binning, tuning,
     )  # fmt: skip
+    for scan_id in scan_ids or []:
+        options.request(scan_id)  # a wrong option is told before any store is looked for
     scans = [*_stored_scans(scan_ids or [], store), *_described_scans(described or [])]
     if not scans:
         raise typer.BadParameter("give the id of a stored scan, or --scan and a described one")
