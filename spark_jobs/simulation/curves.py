@@ -103,7 +103,7 @@ def point_of(ways: Sequence[Way], cluster: Cluster, seeds: Sequence[int] = (0, 1
     if not fitting:
         return None
     _, way, demands, machine = min(fitting, key=lambda entry: entry[0])
-    placement = scan_placement(way.job, cluster, seeds[0])
+    placement = scan_placement(way.job, cluster, 0)
     good = simulate(demands, machine, scan_placement=placement)
     troubled, lost = [], []
     for seed in seeds:

@@ -217,3 +217,12 @@ def test_runs_that_are_all_alike_give_no_rates():
 def test_tasks_are_taken_in_their_order_by_the_next_free_slot():
     assert makespan([1, 1, 1, 3], 2) == 4
     assert makespan([], 2) == 0
+
+
+def test_a_point_without_seeds_is_a_good_day_alone():
+    ways, _ = ways_of(
+        described_scan(KNEE), usual_requests(ReconstructionRequest("knee", mu_range=(-0.1, 0.4)), (None,))
+    )
+    point = point_of(ways, CLUSTER, seeds=())
+    assert point.troubled == (point.seconds, point.seconds)
+    assert point.lost_node is None
