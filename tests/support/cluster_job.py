@@ -112,7 +112,7 @@ class ClusterJob:
             for record in self.store.list_folder(f"{run.path}/done")
         ]
 
-    def wait_for_slabs(self, count: int, timeout_s: float = 120.0) -> int:
+    def wait_for_slabs(self, count: int, timeout_s: float = 240.0) -> int:
         """Wait until so many slabs are finished, and return how many are."""
         assert self.process is not None
 
