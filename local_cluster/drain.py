@@ -72,9 +72,9 @@ def drain_worker(state: ClusterState, record: DaemonRecord, timeout_s: float) ->
     """
     if record.process is None or not send_signal(record.process, signal.SIGPWR):
         raise DrainError(f"{record.name} cannot be drained: it does not run")
-    bind = state.options.bind
-    master = f"{bind}:{state.of_kind('master')[0].ports['http']}"
-    own_address, own_page = f"{bind}:{record.ports['rpc']}", f"{bind}:{record.ports['http']}"
+    own = spark.host_of(state.options, record)
+    master = f"{state.options.bind}:{state.of_kind('master')[0].ports['http']}"
+    own_address, own_page = f"{own}:{record.ports['rpc']}", f"{own}:{record.ports['http']}"
 
     def work_left() -> str:
         seen = spark.ask_master(master).state_at(own_address)

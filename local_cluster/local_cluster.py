@@ -364,7 +364,8 @@ class LocalCluster:
 
     def _web_address(self, name: str) -> str:
         state = self._state()
-        return f"{state.options.bind}:{state.record(name).ports['http']}"
+        record = state.record(name)
+        return f"{spark.host_of(state.options, record)}:{record.ports['http']}"
 
     def _require_running(self, name: str) -> DaemonRecord:
         record = self._state().record(name)

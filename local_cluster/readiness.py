@@ -72,7 +72,7 @@ def wait_until_forgotten(state: ClusterState, worker: DaemonRecord, timeout_s: f
     """
     masters = state.of_kind("master")
     web_address = f"{state.options.bind}:{masters[0].ports['http']}"
-    address = f"{state.options.bind}:{worker.ports['rpc']}"
+    address = f"{spark.host_of(state.options, worker)}:{worker.ports['rpc']}"
 
     def forgotten() -> bool:
         return spark.ask_master(web_address).state_at(address) not in ("ALIVE", "DECOMMISSIONED")
@@ -121,7 +121,7 @@ def _is_heard(state: ClusterState, record: DaemonRecord, view: hdfs.NameNodeView
 def _wait_for_worker(state: ClusterState, record: DaemonRecord, timeout_s: float) -> None:
     master = state.of_kind("master")[0]
     web_address = f"{state.options.bind}:{master.ports['http']}"
-    address = f"{state.options.bind}:{record.ports['rpc']}"
+    address = f"{spark.host_of(state.options, record)}:{record.ports['rpc']}"
     what = f"{record.name} is known to Spark's master as ALIVE"
     _wait(what, state, [record], timeout_s, lambda: spark.ask_master(web_address).state_at(address) == "ALIVE")
 

@@ -27,6 +27,7 @@ _MAIN_CLASSES = {
 }
 #: A worker that does not answer is given up after this time; one that is killed is noticed at once.
 _WORKER_TIMEOUT_S = 20
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,18 @@ def recovery_folder(folder: Path) -> Path:
     return work_folder(folder) / "recovery"
 
 
+def host_of(options: ClusterOptions, record: DaemonRecord) -> str:
+    """Address that a daemon of Spark listens on.
+
+    On loopback each worker has one of its own (127.0.0.1, 127.0.0.2, ...: all of them are this machine's on Linux),
+    so that Spark takes them for different hosts: it never starts the second copy of a slow task on the host of the
+    first, and counts failures by host.
+    """
+    if record.kind != "worker" or options.bind != _LOOPBACK or not sys.platform.startswith("linux"):
+        return options.bind
+    return f"127.0.0.{1 + record.index % 254}"
+
+
 def master_url(options: ClusterOptions, master: DaemonRecord) -> str:
     """URL that applications give as their master."""
     return f"spark://{options.bind}:{master.ports['rpc']}"
@@ -92,7 +105,8 @@ def write_configuration(options: ClusterOptions, master: DaemonRecord) -> None:
 def daemon_command(options: ClusterOptions, record: DaemonRecord, master: DaemonRecord) -> list[str]:
     """Command line of a master or worker; the launcher becomes the daemon, the process stays the same."""
     ports = ["--port", str(record.ports["rpc"]), "--webui-port", str(record.ports["http"])]
-    command = [str(spark_home() / "bin" / "spark-class"), _MAIN_CLASSES[record.kind], "--host", options.bind, *ports]
+    program = [str(spark_home() / "bin" / "spark-class"), _MAIN_CLASSES[record.kind]]
+    command = [*program, "--host", host_of(options, record), *ports]
     if record.kind == "worker":
         size = ["--cores", str(options.worker_cores), "--memory", options.worker_memory]
         work = str(work_folder(options.folder) / record.name)
@@ -121,8 +135,8 @@ def environment_of(options: ClusterOptions, record: DaemonRecord) -> dict[str, s
     return hadoop_environment_of(options) | {
         "SPARK_HOME": str(spark_home()),
         "SPARK_CONF_DIR": str(conf_folder(options.folder)),
-        "SPARK_LOCAL_IP": options.bind,
-        "SPARK_PUBLIC_DNS": options.bind,
+        "SPARK_LOCAL_IP": host_of(options, record),
+        "SPARK_PUBLIC_DNS": host_of(options, record),
         "SPARK_LOCAL_DIRS": str(work / "scratch"),
         "SPARK_DAEMON_MEMORY": options.daemon_memory,
         "SPARK_DAEMON_JAVA_OPTS": (

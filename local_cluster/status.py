@@ -130,7 +130,7 @@ def log_path(folder: Path, name: str) -> Path:
 
 def _address(state: ClusterState, record: DaemonRecord) -> str:
     role = "data" if record.kind == "datanode" else "rpc"
-    return f"{state.options.bind}:{record.ports[role]}"
+    return f"{spark.host_of(state.options, record)}:{record.ports[role]}"
 
 
 def _daemon_status(
@@ -142,7 +142,7 @@ def _daemon_status(
         pid=record.process.pid if record.running and record.process else None,
         state=_state_of(state, record, nodes, workers),
         address=_address(state, record),
-        web_address=f"{state.options.bind}:{record.ports['http']}",
+        web_address=f"{spark.host_of(state.options, record)}:{record.ports['http']}",
         log=log_path(state.options.folder, record.name),
     )
 

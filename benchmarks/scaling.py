@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one Spark worker to two, against what two independent processes reach in the same run.
+
+    python benchmarks/scaling.py [--size 512] [--repeats 3]
+
+Sixteen equal slab tasks on a standalone Spark with one-core workers, and the same tasks in plain processes, each
+pinned to a core: one that does all of them, then two that do half of them at the same time.  What two processes gain
+over one is what this machine can give (its cores share caches and memory); ``of_ideal`` is the gain of two workers over
+that, in the seconds that tasks compute.  Runs are interleaved, the first of each session warms up.  The last line is
+one JSON object:
+
+- ``of_ideal``: gain of two workers, over the gain of two pinned processes
+- ``gain``, ``ideal_gain``: the two by themselves
+- ``whole_job``: seconds of the whole job on one worker over those on two, Spark's start apart
+- ``task_overhead_s``: seconds of a worker for each task, above those that the task itself measures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ingest.chunks import open_scan_chunks
+from ingest.scan import EnergyBin, FieldFrames, Scan
+from ingest.upload import upload
+from local_cluster.local_cluster import LocalCluster
+from local_cluster.options import ClusterOptions
+from reconstruction.geometry import ConeBeamGeometry
+from spark_jobs.request import ReconstructionRequest
+from storage.filesystem import open_store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_TASKS = 16
+SCAN_ID = "scaling"
+
+
+class NoisyReader:
+    """Poisson counts of a bright field behind a cylinder; views differ by where the noise lies."""
+
+    def __init__(self, n_views: int, side: int) -> None:
+        geometry = ConeBeamGeometry.circular(
+            sod_mm=400.0, sdd_mm=560.0, angles_rad=np.arange(n_views) * 2 * math.pi / n_views, n_rows=side,
+            n_cols=side, pitch_u_mm=0.1, pitch_v_mm=0.1,
+        )  # fmt: skip
+        self.scan = Scan(
+            scan_id=SCAN_ID, source_format="array", content="counts", bins=(EnergyBin(0),), pixel_type="uint16",
+            n_views=n_views, n_rows=side, n_cols=side, geometry=geometry, flats=FieldFrames(4), darks=FieldFrames(4),
+        )  # fmt: skip
+        rng = np.random.default_rng(2)
+        profile = 20_000 * np.exp(-2.0 * np.sqrt(np.maximum(0, 1 - np.linspace(-1.3, 1.3, side) ** 2)))
+        self._base = rng.poisson(profile, size=(4, side, side)).astype("u2")
+        self._fields = rng.poisson(20_000, size=(1, 4, side, side)).astype("u2")
+
+    def available_views(self) -> int:
+        """All views are there."""
+        return self.scan.n_views
+
+    def read_views(self, start: int, stop: int) -> NDArray[Any]:
+        """Counts of some views, (bin, view, row, col)."""
+        return np.stack([np.roll(self._base[v % 4], v, axis=0) for v in range(start, stop)])[None]
+
+    def read_flats(self) -> NDArray[Any]:
+        """Flat frames, (bin, frame, row, col)."""
+        return self._fields
+
+    def read_darks(self) -> NDArray[Any]:
+        """Dark frames, (bin, frame, row, col)."""
+        return self._fields // 4000
+
+    def read_bad_pixels(self) -> None:
+        """No pixel is known to be bad."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def request_of(size: int) -> ReconstructionRequest:
+    """All slabs of the same height; the range is given, so that no time goes into looking for it."""
+    voxel = 0.1 * 400 / 560
+    return ReconstructionRequest(
+        SCAN_ID, shape=(size, size, size), voxel_pitch_mm=voxel, center_mm=(0.0, 0.0, 0.0), n_slabs=N_TASKS,
+        mode="fused", mu_range=(-0.05, 0.2),
+    )  # fmt: skip
+
+
+def pinned(core: int, url: str, run: str, tasks: list[int]) -> None:
+    """Do some slab tasks in this process, on one core, after one to warm up; print their seconds as JSON."""
+    from spark_jobs.slab_task import reconstruct_slab
+    from spark_jobs.workers import RunPlace, measured
+
+    os.sched_setaffinity(0, {core})
+    place = RunPlace(url, f"runs/{run}", 1)
+    measured(place, tasks[0], reconstruct_slab)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    results = [measured(place, task, reconstruct_slab) for task in tasks]
+    failed = [result["error"] for result in results if "error" in result]
+    if failed:
+        sys.exit(failed[0])
+    print(json.dumps([result["wall_s"] for result in results]))
+
+
+def run_pinned(url: str, run: str, n_processes: int) -> float:
+    """Seconds that a process computes, when `n_processes` share the tasks."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [list(range(first, N_TASKS, n_processes)) for first in range(n_processes)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--pinned", json.dumps([cores[place], url, run, share])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for place, share in enumerate(shares)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            sys.exit("a pinned process failed")
+    for process in processes:  # all at once
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    seconds = [sum(json.loads(process.communicate()[0])) for process in processes]
+    return statistics.mean(seconds)
+
+
+def drive(values: dict[str, Any]) -> None:
+    """Run the job twice in a Spark session of its own, and print what the second one took as JSON."""
+    from cli.archive import open_index
+    from spark_jobs.reconstruct_scan import reconstruct_scan
+    from spark_jobs.session import create_session
+    from spark_jobs.settings import SparkSettings
+
+    workers = values["workers"]
+    settings = SparkSettings(
+        master=values["master"], extra={"spark.cores.max": str(workers), "spark.executor.cores": "1"}
+    )
+    store = open_store(values["url"])
+    session = create_session(settings, app_name="scaling", log_file=Path(values["folder"], f"spark-{workers}.log"))
+    for _ in range(2):
+        index = open_index(store, str(Path(values["folder"], f"index-{time.time_ns()}.sqlite")))
+        started = time.perf_counter()
+        result = reconstruct_scan(store, index, request_of(values["size"]), session=lambda: session, again=True)
+        whole_s = time.perf_counter() - started
+    session.stop()
+    walls = [task["wall_s"] for task in result.report["tasks"]]
+    print(json.dumps({
+        "run": result.run_name, "compute_s": sum(walls) / workers, "whole_s": whole_s,
+        "stage_s": result.report["seconds"]["stage reconstruct"],
+    }))  # fmt: skip
+
+
+def run_spark(values: dict[str, Any]) -> dict[str, Any]:
+    """`drive` in a process of its own: a process has one session."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--drive", json.dumps(values)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def main() -> int:
+    """Run everything and print one JSON object last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--views", type=int, default=360)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pinned", help=argparse.SUPPRESS)
+    parser.add_argument("--drive", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.pinned:
+        pinned(*json.loads(arguments.pinned))
+        return 0
+    if arguments.drive:
+        drive(json.loads(arguments.drive))
+        return 0
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two cores are needed to compare one worker with two")
+    with tempfile.TemporaryDirectory(prefix="conepacs-scaling-") as name:
+        folder = Path(name)
+        store = open_store(folder / "store")
+        upload(NoisyReader(arguments.views, arguments.size * 9 // 8), store)
+        n_rows = open_scan_chunks(store, SCAN_ID).scan.n_rows
+        print(f"{N_TASKS} tasks: {arguments.size}^3 from {arguments.views} views of {n_rows}^2", flush=True)
+        options = ClusterOptions(folder / "cluster", data_nodes=1, replication=1, workers=2, worker_cores=1)
+        with LocalCluster.start(options) as cluster:
+            summary = measure(cluster, store.url, folder, arguments)
+    print(json.dumps(summary))
+    return 0
+
+
+def measure(cluster: LocalCluster, url: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Interleave workers and pinned processes."""
+    values = {"master": cluster.spark_master, "url": url, "folder": str(folder), "size": arguments.size}
+    spark: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    plain: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(arguments.repeats):
+        for workers in (1, 2):
+            spark[workers].append(run_spark(values | {"workers": workers}))
+            plain[workers].append(run_pinned(url, spark[workers][-1]["run"], workers))
+            last = spark[workers][-1]
+            print(
+                f"run {repeat + 1} of {arguments.repeats}, {workers} worker(s): compute {last['compute_s']:.2f} s, "
+                f"stage {last['stage_s']:.2f} s, job {last['whole_s']:.2f} s; pinned {plain[workers][-1]:.2f} s, "
+                f"load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
+    medians = {
+        key: {w: statistics.median(run[key] for run in spark[w]) for w in spark}
+        for key in ("compute_s", "stage_s", "whole_s")
+    }
+    ideal = statistics.median(plain[1]) / statistics.median(plain[2])
+    gain = medians["compute_s"][1] / medians["compute_s"][2]
+    overhead = statistics.median(
+        (run["stage_s"] - run["compute_s"]) * workers / N_TASKS for workers, runs in spark.items() for run in runs
+    )
+    return {
+        "of_ideal": round(gain / ideal, 3),
+        "gain": round(gain, 3),
+        "ideal_gain": round(ideal, 3),
+        "whole_job": round(medians["whole_s"][1] / medians["whole_s"][2], 3),
+        "task_overhead_s": round(overhead, 3),
+        "task_s": round(medians["compute_s"][1] / N_TASKS, 3),
+        "seconds": {key: {str(w): round(s, 2) for w, s in each.items()} for key, each in medians.items()},
+        "tasks": N_TASKS,
+        "load": os.getloadavg()[0],
+        "cores": os.cpu_count(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
