@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter
 
 from cli.plan_cluster import duration
 from spark_jobs.request import ReconstructionRequest
@@ -42,7 +41,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
 IMAGES = ROOT / "docs" / "images"
 FEW_NODES = (1, 16, 1000)
+#: Numbers of nodes that have a line in the table.
+TOLD = (1, 4, 16, 64, 256, 1000)
 CLUSTERS = {"CPU": "cloud-32", "GPU": "gpu-8"}
+#: Bad days that are simulated for each point.
+SEEDS = (0,)
 COLOURS = ("#1f5fa8", "#2a7a35", "#b07a10", "#b3261e", "#6a3d9a", "#444444")
 
 
@@ -54,22 +57,23 @@ class Subject:
     ----------
     scan, voxel_mm : a named scan in voxels of a size (None: the panel's)
     heights : of slabs; None by memory
-    brick : side and height of bricks; None lets the planner choose
+    bricks : sides and heights of bricks to compare; none: slabs
     """
 
     label: str
     scan: str
     voxel_mm: float | None
     heights: tuple[int | None, ...]
-    brick: tuple[int, int] | None = None
+    bricks: tuple[tuple[int, int], ...] = ()
 
 
+THORAX_BRICKS = ((1024, 512), (1024, 128), (512, 128))
 SUBJECTS = (
     Subject("stone, 12 GB, 21 µm", "stone", None, (None, 16, 32, 64)),
     Subject("artery, 60 GB, 16 µm", "artery", None, (None, 16, 32)),
-    Subject("thorax, 2.5 TB, 50 µm", "thorax-360", 0.05, (None,), brick=(1024, 512)),
-    Subject("thorax, 5 TB, 50 µm", "thorax-720", 0.05, (None,), brick=(1024, 512)),
-    Subject("body, 150 TB, 200 µm", "body", 0.2, (None,), brick=(640, 640)),
+    Subject("thorax, 2.5 TB, 50 µm", "thorax-360", 0.05, (None,), bricks=THORAX_BRICKS),
+    Subject("thorax, 5 TB, 50 µm", "thorax-720", 0.05, (None,), bricks=THORAX_BRICKS),
+    Subject("body, 150 TB, 200 µm", "body", 0.2, (None,), bricks=((640, 640), (640, 192), (320, 192))),
 )
 #: How rows are kept between filter and back-projection, and what names of ways begin with.
 MODES = {
@@ -100,11 +104,11 @@ def curve_of(subject: Subject, kind: str, counts: Sequence[int]) -> Curve:
         subject.scan, voxel_pitch_mm=subject.voxel_mm, task_memory_bytes=cluster_task_memory(cluster),
         mu_range=MU_RANGE,
     )  # fmt: skip
-    wanted = usual_requests(request, subject.heights) if subject.brick is None else brick_requests(request, subject)
+    wanted = brick_requests(request, subject) if subject.bricks else usual_requests(request, subject.heights)
     ways, refusals = ways_of(stored, wanted)
-    if subject.brick is not None:
+    if subject.bricks:
         ways = tuple(Way(way.name, without_search(way.job)) for way in ways)
-    points = [point for count in counts if (point := point_of(ways, cluster.with_nodes(count)))]
+    points = [point for count in counts if (point := point_of(ways, cluster.with_nodes(count), SEEDS))]
     precisions = _precisions(ways, cluster.with_nodes(32))
     print(f"{subject.label} on {kind}: {len(ways)} ways, {len(points)} points, {time.perf_counter() - started:.0f} s",
           flush=True)  # fmt: skip
@@ -113,11 +117,13 @@ def curve_of(subject: Subject, kind: str, counts: Sequence[int]) -> Curve:
 
 def brick_requests(request: ReconstructionRequest, subject: Subject) -> list[tuple[str, ReconstructionRequest]]:
     """Bricks of a size, of pixels averaged to the voxels, in both precisions; their memory is looked at afterwards."""
-    assert subject.brick is not None
-    side, height = subject.brick
-    plain = replace(request, cut="bricks", brick_voxels=(side, side), slab_slices=height, task_memory_bytes=1 << 42,
-                    detector_binning="auto")  # fmt: skip
-    return [(f"bricks, {kind}", replace(plain, band_type=kind)) for kind in ("float32", "float16")]
+    plain = replace(request, cut="bricks", task_memory_bytes=1 << 42, detector_binning="auto")
+    return [
+        (f"bricks, {kind}, {side} x {side} x {height}",
+         replace(plain, band_type=kind, brick_voxels=(side, side), slab_slices=height))
+        for side, height in subject.bricks
+        for kind in ("float32", "float16")
+    ]  # fmt: skip
 
 
 def without_search(job: Job) -> Job:
@@ -150,7 +156,7 @@ def draw(curves: Sequence[Curve], name: str, label: str, value: Callable[[Curve,
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(label)
     if name == "scaling-time":
-        axes[0].yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds).replace(".0 ", " ")))
+        axes[0].set_yticks([10, 60, 600, 3600, 36_000], ["10 s", "1 min", "10 min", "1 h", "10 h"])
     if name == "scaling-speed-up":
         for axis in axes:
             axis.plot([1, 1000], [1, 1000], color="#aaaaaa", lw=0.8, ls="--")
@@ -188,17 +194,23 @@ def curve_table(curves: Sequence[Curve]) -> str:
              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for curve in curves:
         for point in curve.points:
-            if point.nodes not in (1, 4, 32, 256, 1000) and point is not curve.points[0]:
+            if point.nodes not in TOLD and point is not curve.points[0]:
                 continue
-            lost = f"{duration(point.lost_node[0])} to {duration(point.lost_node[1])}" if point.lost_node else ""
+            lost = span(point.lost_node) if point.lost_node else ""
             lines.append(
                 f"| {curve.subject.label} | {point.nodes:,} {curve.kind} | {point.way} | {duration(point.seconds)} | "
-                f"{duration(point.troubled[0])} to {duration(point.troubled[1])} | {lost} | "
+                f"{span(point.troubled)} | {lost} | "
                 f"{speed_up(curve, point):.3g} | {point.limit} | {point.price:,.2f} |"
             )
         if not curve.points:
             lines.append(f"| {curve.subject.label} | {curve.kind} | fits no number of nodes | | | | | | |")
     return "\n".join(lines)
+
+
+def span(seconds: tuple[float, float]) -> str:
+    """Write the least and the most time of some days."""
+    low, high = (duration(each) for each in seconds)
+    return low if low == high else f"{low} to {high}"
 
 
 def precision_table(curves: Sequence[Curve]) -> str:
@@ -251,10 +263,11 @@ def main() -> int:
     """Simulate, print, and with --write draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="make docs/scaling.md and its pictures anew")
+    parser.add_argument("--nodes", type=int, nargs="+", help="numbers of nodes; 1, 2, 4, ... 1000 unless given")
     parser.add_argument("--processes", type=int, default=2, help="simulations at once")
     wanted = parser.parse_args()
     started = time.perf_counter()
-    counts = NODE_COUNTS if wanted.write else FEW_NODES
+    counts = tuple(wanted.nodes or (NODE_COUNTS if wanted.write else FEW_NODES))
     wished = [(subject, kind, counts) for subject in SUBJECTS for kind in CLUSTERS]
     # The largest first: they take longest.
     with ProcessPoolExecutor(max_workers=wanted.processes) as pool:
