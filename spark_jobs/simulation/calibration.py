@@ -48,7 +48,8 @@ def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
 
     All wall seconds are divided by the run's slowness: the rates are those of a core that a task has to itself.
 
-    Back-projection and row work are told apart by runs that have them in different shares; encoding, task overhead and
+    Back-projection, row work and reading rows back (of runs in two stages) are told apart by runs that have them in
+    different shares; encoding, task overhead and
     registering are in the reports one by one.  Reading and writing are part of the row and the encoding rate, so that
     the streams of a task are as good as endless.
 
@@ -62,7 +63,7 @@ def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
     SimulationError
         If the runs do not tell back-projection and row work apart.
     """
-    adding, rows = _split(observations)
+    adding, rows, bands = _split(observations)
     overhead_s, stage_s = _overheads(observations)
     encode_s = sum(task["encode_s"] / run.slowness for run in observations for task in run.report["tasks"])
     encode = sum(work.encode_s for run in observations for work in run.job.works) / max(1e-9, encode_s)
@@ -76,6 +77,7 @@ def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
         Rates(),
         cpu_gups=measured(1e-9 / adding),
         row_mpixels_per_s=measured(built_in_row_mpixels_per_s() / rows),
+        band_mvalues_per_s=measured(BUILT_IN.band_bytes_per_s / 4e6 / bands) if bands else Rates().band_mvalues_per_s,
         encode_mvoxels_per_s=measured(BUILT_IN.encode_voxels_per_s * encode / 1e6),
         task_overhead_s=measured(overhead_s),
         stage_overhead_s=measured(stage_s),
@@ -85,8 +87,8 @@ def fit_rates(observations: Sequence[Observation], source: str) -> Rates:
     )
 
 
-def _split(observations: Sequence[Observation]) -> tuple[float, float]:
-    """Seconds of an update, and the row work's seconds over those at the built-in rates."""
+def _split(observations: Sequence[Observation]) -> tuple[float, float, float]:
+    """Seconds of an update; seconds of row work, and of reading rows back, over those at the built-in rates."""
     parts, spent = [], []
     for run in observations:
         for work in run.job.works:
@@ -97,17 +99,17 @@ def _split(observations: Sequence[Observation]) -> tuple[float, float]:
             else:
                 continue
             # Each measured figure counts the same, whatever its size.
-            parts.append([work.updates / seconds, (work.row_s + work.filter_s) / seconds])
+            parts.append([work.updates / seconds, (work.row_s + work.filter_s) / seconds, work.band_s / seconds])
             spent.append(1.0)
     matrix = np.array(parts)
-    scale = matrix.max(axis=0, initial=1e-30)
-    (adding, rows), _ = nnls(matrix / scale, np.array(spent))
+    scale = np.maximum(matrix.max(axis=0), 1e-30)
+    (adding, rows, bands), _ = nnls(matrix / scale, np.array(spent))
     if adding <= 0 or rows <= 0:
         raise SimulationError(
             "the measured runs do not tell back-projection and row work apart: take runs with other numbers of voxels "
             "for the same pixels"
         )
-    return float(adding / scale[0]), float(rows / scale[1])
+    return float(adding / scale[0]), float(rows / scale[1]), float(bands / scale[2])
 
 
 def _overheads(observations: Sequence[Observation]) -> tuple[float, float]:

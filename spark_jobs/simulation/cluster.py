@@ -18,6 +18,7 @@ from spark_jobs.simulation.errors import DescriptionError
 GIBIBYTE = 1 << 30
 MEGABYTE = 1_000_000
 _BUILT_IN = "benchmarks/plan_rates.py on one core of a 2023 Xeon with AVX-512 (docs/planning.md)"
+_FITTED = "benchmarks/simulator.py on two cores of such a machine, local folder, SQLite"
 _FORBID = {"extra": "forbid"}
 
 
@@ -50,6 +51,7 @@ class Rates:
     cpu_gups : 10^9 voxel updates of the four-fold kernel a second and core; other kernels in their known ratio.
     gpu_gups : the same of one GPU.
     row_mpixels_per_s : pixels that a core unpacks, corrects and filters [10^6/s].
+    band_mvalues_per_s : filtered values that a core reads back from the store and lays out for adding [10^6/s].
     gpu_row_mpixels_per_s : pixels that a GPU corrects and filters [10^6/s].
     encode_mvoxels_per_s : voxels that a core makes into DICOM slices [10^6/s].
     stream_read_mb_per_s, stream_write_mb_per_s : what one task's client of the store moves at most [MB/s].
@@ -62,14 +64,15 @@ class Rates:
     cpu_gups: Rate = Rate(4.0, "measured", _BUILT_IN)
     gpu_gups: Rate = Rate(200.0, "assumed", "a card of 2012 made 83 (Zinsser and Keck 2013); newer ones make more")
     row_mpixels_per_s: Rate = Rate(55.8, "measured", _BUILT_IN)
+    band_mvalues_per_s: Rate = Rate(54.0, "measured", _FITTED)
     gpu_row_mpixels_per_s: Rate = Rate(2000.0, "assumed", "bound by the memory of the card; not measured here")
     encode_mvoxels_per_s: Rate = Rate(38.0, "measured", _BUILT_IN)
     stream_read_mb_per_s: Rate = Rate(140.0, "measured", "hdfs-native on one machine, replication 2")
     stream_write_mb_per_s: Rate = Rate(60.0, "measured", "hdfs-native on one machine, replication 2: 22 to 67 seen")
     task_overhead_s: Rate = Rate(0.25, "measured", "reports of runs that compute next to nothing")
-    stage_overhead_s: Rate = Rate(0.5, "measured", "reports of runs that compute next to nothing")
+    stage_overhead_s: Rate = Rate(0.7, "measured", _FITTED)
     launches_per_s: Rate = Rate(500.0, "assumed", "some hundred tasks a second are commonly reported of Spark")
-    registrations_per_s: Rate = Rate(3000.0, "measured", "reports of runs with SQLite")
+    registrations_per_s: Rate = Rate(3700.0, "measured", _FITTED)
 
     __pydantic_config__ = _FORBID
 

@@ -46,7 +46,7 @@ def cluster_of(node=CPU_NODE, **rates):
 def test_the_parts_of_a_stage_add_up_to_its_cost(mode):
     plan, stored = planned(mode=mode)
     for work, stage in zip(work_of_plan(plan, stored), plan.cost.stages, strict=True):
-        parts = work.row_s + work.filter_s + work.updates / 4.0e9 + work.encode_s + 0.25 * work.n_tasks
+        parts = work.row_s + work.band_s + work.filter_s + work.updates / 4.0e9 + work.encode_s + 0.25 * work.n_tasks
         if plan.backend == "numba-avx512":
             assert parts == pytest.approx(stage.core_seconds, rel=0.02)
         assert (work.read_bytes, work.written_bytes) == (stage.read_bytes, stage.written_bytes)
@@ -187,7 +187,7 @@ def test_rates_are_found_again_in_the_reports_that_they_made(slowness):
     true = dataclasses.replace(
         cluster_of(
             cpu_gups=0.02, row_mpixels_per_s=0.4, encode_mvoxels_per_s=0.5, task_overhead_s=0.1, stage_overhead_s=0.2,
-            registrations_per_s=50.0, stream_read_mb_per_s=1e6, stream_write_mb_per_s=1e6,
+            registrations_per_s=50.0, band_mvalues_per_s=30.0, stream_read_mb_per_s=1e6, stream_write_mb_per_s=1e6,
         ).rates
     )  # fmt: skip
     jobs = [
