@@ -87,22 +87,31 @@ def publish(
     """
     clean_path(path)
     policy = RetryPolicy(patience_s, least_tries=LEAST_TRIES)
-    bare = store
-    if isinstance(store, RetryingStore):
-        bare, policy = store.bare, store.policy(policy)  # one patience, not one within another
+    # One patience, not one within another; a long one as soon as the store has answered anything.
+    bare = store.bare if isinstance(store, RetryingStore) else store
     tries, started_s, leftovers = 0, time.monotonic(), list[str]()
+
+    def patience() -> RetryPolicy:
+        return store.policy(policy) if isinstance(store, RetryingStore) else policy
+
+    def answered() -> None:
+        if isinstance(store, RetryingStore):
+            store.answered = True
 
     def attempt() -> Result:
         nonlocal tries
         tries += 1
-        if kind == "write_once" and bare.exists(path):
-            raise FileExistsInStoreError(f"{store.url}/{path}: exists already and is written once")
+        if kind == "write_once":
+            taken = bare.exists(path)
+            answered()
+            if taken:
+                raise FileExistsInStoreError(f"{store.url}/{path}: exists already and is written once")
         if isinstance(bare, DirectStore):
             return bare.write_whole(path, produce, overwrite=kind == "replace")
-        return _publish_once(bare, path, produce, kind, policy, leftovers)
+        return _publish_once(bare, path, produce, kind, policy, leftovers, answered)
 
     try:
-        result = keep_trying(attempt, path, policy)
+        result = keep_trying(attempt, path, patience)
     except (StoreFullError, StoreAccessError):
         raise
     except StoreUnavailableError as error:
@@ -113,8 +122,7 @@ def publish(
     finally:
         for temporary in leftovers:
             _delete_quietly(bare, temporary)
-    if isinstance(store, RetryingStore):
-        store.answered = True
+    answered()
     return result
 
 
@@ -151,12 +159,14 @@ def _publish_once(
     kind: PublishKind,
     policy: RetryPolicy,
     leftovers: list[str],
+    answered: Callable[[], None],
 ) -> Result:
     """One try; a temporary file that cannot be deleted now is added to `leftovers`."""
     folder, name = parent_of(path), path.rpartition("/")[2]
     temporary = join(folder, f".{name}.{int(time.time()):x}-{secrets.token_hex(8)}.tmp")
     try:
         handle = store.open_write(temporary)
+        answered()
         try:
             result = produce(handle)
         except BaseException:

@@ -53,10 +53,11 @@ class RetryPolicy:
             raise ValueError(f"a retry policy needs a patience, tries and a pause, got {self}")
 
 
-def keep_trying(act: Callable[[], Result], what: str, policy: RetryPolicy) -> Result:
+def keep_trying(act: Callable[[], Result], what: str, policy: RetryPolicy | Callable[[], RetryPolicy]) -> Result:
     """Call `act` until it succeeds or the policy's patience is over.
 
-    `what` names it in the log.  `act` must be able to run again after it failed.
+    `what` names it in the log.  `act` must be able to run again after it failed.  A function as the policy is asked
+    after each failure.
 
     Raises
     ------
@@ -66,6 +67,7 @@ def keep_trying(act: Callable[[], Result], what: str, policy: RetryPolicy) -> Re
         The last one, if the store went on failing.
     """
     number, first_failure_s = 0, 0.0
+    now: Callable[[], RetryPolicy] = (lambda: policy) if isinstance(policy, RetryPolicy) else policy
     while True:
         number += 1
         try:
@@ -73,10 +75,10 @@ def keep_trying(act: Callable[[], Result], what: str, policy: RetryPolicy) -> Re
         except (StoreFullError, StoreAccessError):
             raise
         except StoreUnavailableError as error:
-            now_s = time.monotonic()
+            chosen, now_s = now(), time.monotonic()
             first_failure_s = first_failure_s if number > 1 else now_s
-            pause_s = min(LONGEST_PAUSE_S, policy.first_pause_s * 2.0 ** min(number - 1, 16)) * random.uniform(0.5, 1.0)
-            if number >= policy.least_tries and now_s + pause_s - first_failure_s > policy.patience_s:
+            pause_s = min(LONGEST_PAUSE_S, chosen.first_pause_s * 2.0 ** min(number - 1, 16)) * random.uniform(0.5, 1.0)
+            if number >= chosen.least_tries and now_s + pause_s - first_failure_s > chosen.patience_s:
                 raise
             _log.warning("%s: try %d failed (%s); again in %.1f s", what, number, error, pause_s)
         time.sleep(pause_s)

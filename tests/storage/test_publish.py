@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
@@ -70,8 +71,9 @@ def gone() -> StoreUnavailableError:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Pauses that were made, on a clock that only they move; without the random part."""
     slept: list[float] = []
-    monkeypatch.setattr("storage.retrying.time.sleep", slept.append)
-    monkeypatch.setattr("storage.retrying.time.monotonic", lambda: 1000.0 + sum(slept))
+    # The module's own name for it, not time itself: threads of other tests sleep too.
+    clock = SimpleNamespace(sleep=slept.append, monotonic=lambda: 1000.0 + sum(slept))
+    monkeypatch.setattr("storage.retrying.time", clock)
     monkeypatch.setattr("storage.retrying.random.uniform", lambda low, high: high)
     return slept
 
