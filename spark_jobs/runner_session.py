@@ -36,6 +36,7 @@ class RunnerSession:
     def __init__(self, start: Callable[[], SparkSession]) -> None:
         self._start = start
         self._session: SparkSession | None = None
+        self._is_ours = False
         self._lock = threading.Lock()
 
     def session_for(self, job_id: int) -> SparkSession:
@@ -52,6 +53,7 @@ class RunnerSession:
                 _discard(self._session)
                 self._session = None
             if self._session is None:
+                self._is_ours = not _spark_runs()
                 self._session = self._start()
             session = self._session
         context = session.sparkContext
@@ -75,15 +77,22 @@ class RunnerSession:
             _log.info("job %d: Spark could not be told to cancel it (%s)", job_id, error)
 
     def close(self) -> None:
-        """Stop Spark, if it was started; while it is being started for long, it is left to the end of the process."""
+        """Stop Spark, if it was started here; a start that takes long is left to the end of the process."""
         if not self._lock.acquire(timeout=_CLOSE_S):
             return
         try:
-            if self._session is not None:
+            if self._session is not None and (self._is_ours or not _is_alive(self._session)):
                 _discard(self._session)
-                self._session = None
+            self._session = None
         finally:
             self._lock.release()
+
+
+def _spark_runs() -> bool:
+    """Whether this process has a Spark already, which whoever started it will stop."""
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context is not None
 
 
 def _is_alive(session: SparkSession) -> bool:

@@ -59,14 +59,14 @@ def submit(python: Path, master: str, folder: Path, *arguments: object, **proper
     spec = importlib.util.find_spec("pyspark")
     assert spec is not None
     assert spec.origin is not None
+    # Nothing of the checkout may be found by the way of a variable.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONEPACS_", "PYTHON", "PYSPARK"))}
     program = subprocess.run(
         [str(python), "-c", "import cli.submit; cli.submit.show_path()"], capture_output=True, text=True, check=True,
-        cwd=folder,
+        cwd=folder, env=environment,
     ).stdout.strip()  # fmt: skip
     assert str(python.parents[1]) in program
-    # Nothing of the checkout may be found by the way of a variable.
     given = {"spark.pyspark.python": str(python), "spark.executorEnv.PYTHONPATH": ""} | properties
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONEPACS_", "PYTHON", "PYSPARK"))}
     command = [
         str(Path(spec.origin).parent / "bin" / "spark-submit"), "--master", master,
         *(part for key, value in given.items() for part in ("--conf", f"{key}={value}")),
