@@ -253,9 +253,12 @@ def write(blocks: dict[str, str]) -> None:
     """Put generated blocks between their markers in the page."""
     text = PAGE.read_text(encoding="utf-8")
     for name, block in blocks.items():
-        begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
-        head, _, tail = text.partition(begin)
-        text = head + begin + block + end + tail.partition(end)[2]
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        head, found, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"{PAGE} has no markers 'begin {name}' and 'end {name}' to write between")
+        text = f"{head}{begin}{block}\n{end}{tail}"
     PAGE.write_text(text, encoding="utf-8")
 
 
