@@ -148,6 +148,8 @@ class Runner:
         pause_s = self._settings.poll_s
         while not self._stops:
             self._changed.clear()
+            # Before the queue is asked: a job that ends meanwhile may make room for one that was passed over.
+            idle = not self._held
             try:
                 claimed = self._claim()
             except StorageError as error:
@@ -159,7 +161,7 @@ class Runner:
                 pause_s = self._settings.poll_s
                 if claimed:
                     continue
-                if once and not self._held and time.monotonic() > self._again_at:
+                if once and idle and time.monotonic() > self._again_at:
                     return
             self._pause(pause_s)
 

@@ -455,3 +455,24 @@ def test_who_submits_needs_no_spark():
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(KINDS) == {"nap"}
+
+
+def test_once_takes_what_a_job_that_ends_while_the_queue_is_asked_makes_room_for(queue, tmp_path):
+    """The answer is that nothing fits, and the job that was in the way has ended by then."""
+
+    class LateAnswer:
+        """A queue that answers a claim when nobody works any more."""
+
+        def __getattr__(self, name):
+            return getattr(queue, name)
+
+        def claim(self, *args, **options):
+            job = queue.claim(*args, **options)
+            if job is None:
+                wait_until("nobody works", lambda: not queue.list(states=("running",)))
+                time.sleep(0.2)
+            return job
+
+    wide = [submit_nap(queue, tmp_path, seconds=0.4, cores=4) for _ in range(2)]
+    assert nap_runner(LateAnswer(), tmp_path, jobs=2).run(once=True) == {"finish": 2}
+    assert [queue.get(job.job_id).state for job in wide] == ["done", "done"]
