@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 def show_path() -> None:
     """Print where this file is."""
@@ -17,6 +20,10 @@ def show_path() -> None:
 
 
 if __name__ == "__main__":
+    # A script's folder comes first in the search path; this one's modules have names of Python's own, such as inspect.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _here]
+
     from cli.main import main
 
     main()
