@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from local_cluster.local_cluster import LocalCluster
+from local_cluster.options import ClusterOptions
 from tests.support.cluster_job import registered
 from tests.support.local_run import store_sample
 from tests.support.peers import REPOSITORY
@@ -54,19 +56,23 @@ def clean_python(tmp_path_factory) -> Path:
     return python
 
 
-def submit(python: Path, master: str, folder: Path, *arguments: object, **properties: str) -> list[dict]:
+def submit(
+    python: Path, master: str, folder: Path, *arguments: object, properties: dict[str, str] | None = None,
+    variables: dict[str, str] | None = None,
+) -> list[dict]:  # fmt: skip
     """Run the job by spark-submit, away from the checkout, and return its result."""
     spec = importlib.util.find_spec("pyspark")
     assert spec is not None
     assert spec.origin is not None
     # Nothing of the checkout may be found by the way of a variable.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONEPACS_", "PYTHON", "PYSPARK"))}
+    environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(Path(spec.origin).parent)} | (variables or {})
     program = subprocess.run(
         [str(python), "-c", "import cli.submit; cli.submit.show_path()"], capture_output=True, text=True, check=True,
         cwd=folder, env=environment,
     ).stdout.strip()  # fmt: skip
     assert str(python.parents[1]) in program
-    given = {"spark.pyspark.python": str(python), "spark.executorEnv.PYTHONPATH": ""} | properties
+    given = {"spark.pyspark.python": str(python), "spark.executorEnv.PYTHONPATH": ""} | (properties or {})
     command = [
         str(Path(spec.origin).parent / "bin" / "spark-submit"), "--master", master,
         *(part for key, value in given.items() for part in ("--conf", f"{key}={value}")),
@@ -74,7 +80,7 @@ def submit(python: Path, master: str, folder: Path, *arguments: object, **proper
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=280, check=False,
-        env=environment | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(Path(spec.origin).parent)},
+        env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return json.loads(done.stdout[done.stdout.index("[") :])
@@ -86,5 +92,35 @@ def test_the_wheel_is_submitted_to_standalone_workers(clean_python, spark_cluste
     (result,) = submit(
         clean_python, spark_cluster.spark_master, tmp_path, "--store", url, "--index", tmp_path / "index.sqlite"
     )  # fmt: skip
+    assert result["outcomes"]["added"] > 0
+    assert len(registered(tmp_path / "index.sqlite")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_wheel_is_submitted_to_yarn(clean_python, tmp_path):
+    """One executor in a container of a NodeManager, the driver here."""
+    options = ClusterOptions(
+        tmp_path / "cluster", data_nodes=1, replication=1, spark=False, yarn=True, worker_memory="2g"
+    )
+    with LocalCluster.start(options) as cluster:
+        url = f"{cluster.hdfs_url}/submitted"
+        store_sample(tmp_path / "source", url)
+        spec = importlib.util.find_spec("pyspark")
+        assert spec is not None
+        assert spec.origin is not None
+        properties = {
+            "spark.yarn.jars": f"local:{Path(spec.origin).parent}/jars/*",
+            "spark.executor.instances": "1",
+            "spark.executor.memory": "512m",
+            "spark.executor.memoryOverhead": "1g",
+            "spark.yarn.am.memory": "512m",
+            "spark.driver.host": "127.0.0.1",
+        }
+        (result,) = submit(
+            clean_python, "yarn", tmp_path, "--store", url, "--index", tmp_path / "index.sqlite",
+            properties=properties,
+            variables={"HADOOP_CONF_DIR": str(cluster.conf_folder), "HADOOP_USER_NAME": "root"},
+        )  # fmt: skip
     assert result["outcomes"]["added"] > 0
     assert len(registered(tmp_path / "index.sqlite")) == 2
