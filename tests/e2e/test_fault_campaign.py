@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.support.cluster import set_safe_mode
 from tests.support.cluster_job import ClusterJob, executors, python_workers, run_undisturbed
 from tests.support.command_line import conepacs_apart, start_conepacs
 from tests.support.waiting import wait_until
@@ -146,11 +147,11 @@ def test_a_lost_executor_comes_back_late(undisturbed):
 def test_the_store_refuses_writes_for_twenty_seconds(undisturbed):
     job = undisturbed.again("safe-mode").start()
     job.wait_for_slabs(2)
-    undisturbed.cluster.safe_mode(on=True)
+    set_safe_mode(undisturbed.cluster, on=True)
     try:
         time.sleep(20)
     finally:
-        undisturbed.cluster.safe_mode(on=False)
+        set_safe_mode(undisturbed.cluster, on=False)
     undisturbed.require_same(job, job.result())
 
 

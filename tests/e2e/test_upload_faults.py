@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -81,24 +82,34 @@ def test_a_client_killed_in_the_middle_goes_on_when_run_again(hdfs_daemons: Loca
 @pytest.mark.parametrize("route", ["hdfs", "webhdfs"])
 def test_a_data_node_dies_in_the_write(hdfs_daemons: LocalCluster, whole, route: str) -> None:
     base = hdfs_daemons.hdfs_url if route == "hdfs" else hdfs_daemons.webhdfs_url
-    store = open_store(f"{base}/upload-{uuid.uuid4().hex}")
-    killed = []
+    killed: list[str] = []
+    over = threading.Event()
 
-    def kill_one(progress) -> None:
-        if progress.sent_bytes > 1_000_000 and not killed:
+    def kill_one() -> None:
+        """Kill a DataNode as soon as it is seen writing: a quick upload writes each block for moments only."""
+        while not over.is_set() and not killed:
             victim = data_node_writing(hdfs_daemons)
             if victim is not None:
-                killed.append(victim)
                 hdfs_daemons.kill(victim)
+                killed.append(victim)
+            time.sleep(0.001)
 
+    killer = threading.Thread(target=kill_one)
+    killer.start()
     try:
-        report = run_upload(store, kill_one)
-        assert killed
-        assert report.files_written == 6
-        assert temporaries(store) == []
-        require_whole(store, whole)
+        for _ in range(10):
+            store = open_store(f"{base}/upload-{uuid.uuid4().hex}")
+            report = run_upload(store)
+            assert report.files_written == 6
+            assert temporaries(store) == []
+            require_whole(store, whole)
+            if killed:
+                break
     finally:
+        over.set()
+        killer.join()
         hdfs_daemons.revive()
+    assert killed
 
 
 @pytest.mark.slow

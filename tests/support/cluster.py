@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
-from local_cluster.jars import cached_jar
+from local_cluster.hdfs import environment_of, java_command
+from local_cluster.jars import cached_jar, hadoop_class_path, java_program
 from tests.support.peers import require_peer
 
 if TYPE_CHECKING:
@@ -31,3 +33,13 @@ def data_node_writing(cluster: LocalCluster) -> str | None:
     """Name of a data node that holds a block being written, if there is one."""
     blocks = cluster.data_path("namenode").parent.glob("datanode*/current/BP*/current/rbw/blk_*")
     return next((path.parents[4].name for path in blocks), None)
+
+
+def set_safe_mode(cluster: LocalCluster, *, on: bool) -> None:
+    """Let the NameNode refuse every write, or take them again."""
+    java = java_command(cluster.options, java_program(), hadoop_class_path())
+    command = [*java, "org.apache.hadoop.hdfs.tools.DFSAdmin", "-safemode", "enter" if on else "leave"]
+    subprocess.run(
+        command, check=True, cwd=cluster.folder, env=environment_of(cluster.options), stdin=subprocess.DEVNULL,
+        capture_output=True, timeout=120,
+    )  # fmt: skip
