@@ -6,12 +6,11 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
@@ -19,11 +18,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = (
-    "storage", "reconstruction", "local_cluster", "jobs", "ingest", "pacs", "spark_jobs", "viewer_api", "cli",
-    "data_samples", "conf",
-)  # fmt: skip
+from tests.support.peers import REPOSITORY
+from tests.support.wheel import PACKAGES, build_wheel, package_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 #: Distributions that a workstation that only uploads must not be made to install.
 NOT_FOR_UPLOAD = {"pyspark", "pandas", "numba", "fastapi", "uvicorn", "pynetdicom", "pydicom", "matplotlib"}
 
@@ -87,16 +87,6 @@ def modules_below(package: str) -> list[str]:
     ]
 
 
-def package_files() -> list[str]:
-    """All files of all packages as paths from the root of the checkout."""
-    return [
-        str(file.relative_to(REPOSITORY))
-        for package in PACKAGES
-        for file in sorted((REPOSITORY / package).rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts
-    ]
-
-
 def test_upload_imports_no_spark_no_server_and_nothing_posix_only() -> None:
     modules = [*modules_below("storage"), *modules_below("ingest")]
     modules += [name for name in modules_below("cli") if name in {"cli.main", "cli.upload", "cli.inspect"}]
@@ -134,15 +124,7 @@ def test_upload_extra_installs_no_spark_no_server_and_no_compiler() -> None:
 
 
 def test_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
-    # Built from a copy, so that no left-over of an older build can get in, or stay behind.
-    source = tmp_path / "source"
-    for name in (*package_files(), "pyproject.toml", "README.md", "LICENSE"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPOSITORY / name, source / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("conepacs-*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     missing = sorted(set(package_files()) - held)

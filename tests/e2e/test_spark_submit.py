@@ -17,7 +17,7 @@ from local_cluster.local_cluster import LocalCluster
 from local_cluster.options import ClusterOptions
 from tests.support.cluster_job import registered
 from tests.support.local_run import store_sample
-from tests.support.peers import REPOSITORY
+from tests.support.wheel import build_wheel
 
 pytestmark = [pytest.mark.hdfs, pytest.mark.spark]
 
@@ -32,10 +32,7 @@ def clean_python(tmp_path_factory) -> Path:
     A path file names the folder of the libraries; what that folder itself says of this checkout is not read.
     """
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = folder.glob("*.whl")
+    wheel = build_wheel(folder)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
     python = folder / "env" / "bin" / "python"
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")
