@@ -6,6 +6,7 @@ line integrals -> cosine and view weights -> rows extended -> ramp -> back-proje
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,18 @@ from reconstruction.errors import GeometryError, ParameterError
 from reconstruction.filtering import FILTER_WINDOWS, RampFilter, ramp_filter
 from reconstruction.geometry import Slab
 from reconstruction.slabs import RowBand, quarter_turn, row_band, view_batches
+from reconstruction.weighting import cosine_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+    from reconstruction.virtual_views import VirtualViews
 
 #: Changes whenever a kernel's arithmetic does; goes into the identity of what is made.
-KERNEL_VERSION = 1
+KERNEL_VERSION = 2
+REDUNDANCIES: tuple[str, ...] = ("auto", "parker", "wang", "none")
+TILTED: tuple[str, ...] = ("rectify", "general")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,25 @@ class FdkParameters:
         Share of the Nyquist frequency at which the window ends, in (0, 1].
     field_radius_mm : float or None
         Radius of the reconstructed cylinder; None takes the grid's inscribed circle.
+    redundancy : str
+        How rays that are measured more than once share: ``auto`` (Noo et al. 2002, any orbit), ``parker`` (1982,
+        short arcs), ``wang`` (2002, offset panels) or ``none`` (every ray counts fully).
+    outside_value : float
+        mu of voxels outside the field [1/mm].
+    truncation_padding : float
+        Share of the panel's width by which rows are continued smoothly on each side, for objects wider than the
+        panel (Ohnesorge et al. 2000); 0 takes the rows as zero beside the panel.
+    tilted : str
+        Tilted panels: ``rectify`` resamples them upright, ``general`` takes the kernel for any pose.
     """
 
     filter_window: str = "ram-lak"
     cutoff: float = 1.0
     field_radius_mm: float | None = None
+    redundancy: str = "auto"
+    outside_value: float = 0.0
+    truncation_padding: float = 0.0
+    tilted: str = "rectify"
 
     def __post_init__(self) -> None:
         if self.filter_window not in FILTER_WINDOWS:
@@ -57,6 +76,15 @@ class FdkParameters:
             )
         if self.field_radius_mm is not None and not self.field_radius_mm > 0:
             raise ParameterError(f"the field's radius must be positive, got {self.field_radius_mm} mm")
+        for name, value, known in (("redundancy", self.redundancy, REDUNDANCIES), ("tilted", self.tilted, TILTED)):
+            if value not in known:
+                raise ParameterError(f"unknown value '{value}' of {name}: expected one of {', '.join(known)}")
+        if not math.isfinite(self.outside_value):
+            raise ParameterError(f"the value outside the field must be finite, got {self.outside_value}")
+        if not 0 <= self.truncation_padding <= 1:
+            raise ParameterError(
+                f"the truncation padding is a share of the panel's width in [0, 1], got {self.truncation_padding}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +93,19 @@ class SlabSetup:
 
     Attributes
     ----------
-    geometry, grid, parameters : as given
+    geometry : of the views, which are the frames themselves unless `virtual` says otherwise
+    grid, parameters : as given
     slab : the slices to make
-    band : the detector rows that come in
+    band : the rows that come in, over all views that the slab uses
     radius_mm : the field's radius
     ramp : the filter
     quarter : views in a quarter turn counter-clockwise where the four-fold kernel is to run, else None
     force_general : use the kernel for any pose even on a circular orbit
     area : the part of each slice to make (a brick); None for all of it
+    kernel : ``four_fold``, ``upright`` or ``any_pose``
+    virtual : how the views come from frames; None where they are the frames
+    views : (view,) int64, the views that the slab uses, ascending
+    slice_weights : (view of the geometry, slice of the slab) float32, or None where all are 1
     """
 
     geometry: ConeBeamGeometry
@@ -83,8 +116,26 @@ class SlabSetup:
     radius_mm: float
     ramp: RampFilter
     quarter: int | None
-    force_general: bool = False
-    area: Area | None = None
+    force_general: bool
+    area: Area | None
+    kernel: str
+    virtual: VirtualViews | None
+    views: NDArray[np.int64]
+    slice_weights: NDArray[np.float32] | None
+
+    @property
+    def weights_are_shared(self) -> bool:
+        """Whether `ray_weights` are the same for all views."""
+        return self.geometry.circular_orbit is not None
+
+    def ray_weights(self, view_index: int, row_start: int, row_stop: int) -> NDArray[np.float64]:
+        """Return the factors of a view's rays before the ramp, cosine times redundancy: (row, col) float64."""
+        return cosine_weights(self.geometry, view_index, row_start, row_stop)
+
+    def band_of(self, view_indices: NDArray[np.int64]) -> RowBand:
+        """Rows that come in for a batch of views: `SlabAccumulator.add` takes them."""
+        del view_indices
+        return self.band
 
     @property
     def made_area(self) -> Area:
@@ -130,7 +181,14 @@ def prepare(
     )
     quarter = quarter_turn(geometry, grid) if four_fold and not force_general and area is None else None
     band = row_band(geometry, grid, slab, radius)
-    return SlabSetup(geometry, grid, parameters, slab, band, radius, ramp, quarter, force_general, area)
+    if force_general or geometry.circular_orbit is None:
+        kernel = "any_pose"
+    else:
+        kernel = "upright" if quarter is None else "four_fold"
+    views = np.arange(geometry.n_views)
+    return SlabSetup(
+        geometry, grid, parameters, slab, band, radius, ramp, quarter, force_general, area, kernel, None, views, None
+    )
 
 
 def reconstruct(

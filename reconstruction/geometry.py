@@ -11,6 +11,7 @@ lowest v.  ``docs/geometry.md`` draws it and maps it to RTK, ASTRA, TIGRE and DI
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,16 +104,19 @@ class ConeBeamGeometry:
         One row for each view, in the order of `Pose.as_array`; made read-only.
     n_rows, n_cols : int
         Size of the panel in pixels.
+    column_gaps : ((start, stop), ...)
+        Columns ``start <= column < stop`` that measure nothing, over all rows (the seams between chips); ascending.
 
     Raises
     ------
     GeometryError
-        If a number is not finite, the panel is empty, or a pose is degenerate.
+        If a number is not finite, the panel is empty, a pose is degenerate, or a gap is not on the panel.
     """
 
     poses: Float64Array = field(repr=False)
     n_rows: int
     n_cols: int
+    column_gaps: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         poses = np.array(self.poses, dtype=np.float64, order="C")
@@ -130,15 +134,22 @@ class ConeBeamGeometry:
             raise GeometryError(f"view {int(flat[0])} has its source in the plane of the panel, or no pixel pitch")
         poses.setflags(write=False)
         object.__setattr__(self, "poses", poses)
+        gaps = tuple((int(start), int(stop)) for start, stop in self.column_gaps)
+        borders = [0, *(border for gap in gaps for border in gap), self.n_cols]
+        if any(a >= b for a, b in gaps) or any(a > b for a, b in itertools.pairwise(borders)):
+            raise GeometryError(
+                f"column gaps must be ascending and lie on the panel's {self.n_cols} columns, got {self.column_gaps}"
+            )
+        object.__setattr__(self, "column_gaps", gaps)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ConeBeamGeometry):
             return NotImplemented
-        same_panel = (self.n_rows, self.n_cols) == (other.n_rows, other.n_cols)
+        same_panel = (self.n_rows, self.n_cols, self.column_gaps) == (other.n_rows, other.n_cols, other.column_gaps)
         return same_panel and np.array_equal(self.poses, other.poses)
 
     def __hash__(self) -> int:
-        return hash((self.n_rows, self.n_cols, self.poses.tobytes()))
+        return hash((self.n_rows, self.n_cols, self.column_gaps, self.poses.tobytes()))
 
     @classmethod
     def circular(
@@ -206,7 +217,7 @@ class ConeBeamGeometry:
 
     def select(self, view_indices: Sequence[int] | NDArray[np.int64] | slice) -> ConeBeamGeometry:
         """Return the geometry of some of the views, in the order given."""
-        return ConeBeamGeometry(self.poses[view_indices], self.n_rows, self.n_cols)
+        return ConeBeamGeometry(self.poses[view_indices], self.n_rows, self.n_cols, self.column_gaps)
 
     @cached_property
     def source_angles_rad(self) -> Float64Array:
