@@ -145,10 +145,10 @@ def whole_job(size: int, rtk_seconds: float, repeats: int) -> dict[str, float]:
     from ingest.upload import upload
     from reconstruction.phantom import shepp_logan_3d
     from reconstruction.projector import forward_project
-    from spark_jobs.reconstruct_scan import reconstruct_scan
-    from spark_jobs.request import ReconstructionRequest
-    from spark_jobs.session import create_session
-    from spark_jobs.settings import SparkSettings
+    from spark_jobs.planning.request import ReconstructionRequest
+    from spark_jobs.running.reconstruct_scan import reconstruct_scan
+    from spark_jobs.running.session import create_session
+    from spark_jobs.running.settings import SparkSettings
     from storage.filesystem import open_store
 
     geometry = geometry_of(360, size * 3 // 2)

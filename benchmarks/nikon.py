@@ -32,8 +32,8 @@ from benchmarks.nikon_job import (
     write_description,
 )
 from benchmarks.nikon_measures import chord_ratio, measure_bar, measure_surface
-from spark_jobs.session import create_session
-from spark_jobs.settings import SparkSettings
+from spark_jobs.running.session import create_session
+from spark_jobs.running.settings import SparkSettings
 
 if TYPE_CHECKING:
     from benchmarks.nikon_job import NikonRun, Radiogram

@@ -28,8 +28,8 @@ from reconstruction.coverage import covered_z_mm
 from reconstruction.fdk import reconstruct
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
 from reconstruction.rotation_axis import AxisLine, axis_by_edges, axis_by_symmetry
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.database import apply_migrations, create_database_engine, sqlite_url
 from storage.filesystem import open_store
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ingest.scan import Scan
     from pacs.index import Index
-    from spark_jobs.reconstruct_scan import RunResult
+    from spark_jobs.running.reconstruct_scan import RunResult
     from storage.filesystem import Store
 
 SOURCE_NAME = "radiogram.xtekct"

@@ -2,8 +2,8 @@
 """Measure the rates that a plan's expected time goes by: reading, correcting, filtering, back-projecting, encoding.
 
 ``python benchmarks/plan_rates.py`` works on one core, in a folder of its own, with files in the system's cache.  The
-last line is one JSON object; `spark_jobs/rates.py` holds the figures of one such run, ``docs/planning.md`` explains
-them.
+last line is one JSON object; `spark_jobs/planning/rates.py` holds the figures of one such run, ``docs/planning.md``
+explains them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.fdk import FdkParameters, prepare
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
 from reconstruction.slabs import view_batches
-from spark_jobs.bands import BandFile, read_band, write_band
-from spark_jobs.corrected_rows import RowCorrector, find_mask
-from spark_jobs.plan import make_plan
-from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.series import RunRecord
-from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.workers import RunPlace
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.planning.series import RunRecord
+from spark_jobs.run_files.bands import BandFile, read_band, write_band
+from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
+from spark_jobs.tasks.prepare_task import prepare_bin
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import RunPlace
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 

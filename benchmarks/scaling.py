@@ -39,7 +39,7 @@ from ingest.upload import upload
 from local_cluster.local_cluster import LocalCluster
 from local_cluster.options import ClusterOptions
 from reconstruction.geometry import ConeBeamGeometry
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
 from storage.filesystem import open_store
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def request_of(size: int) -> ReconstructionRequest:
 
 def pinned(core: int, url: str, run: str, tasks: list[int]) -> None:
     """Do some slab tasks in this process, on one core, after one to warm up; print their seconds as JSON."""
-    from spark_jobs.slab_task import reconstruct_slab
-    from spark_jobs.workers import RunPlace, measured
+    from spark_jobs.tasks.slab_task import reconstruct_slab
+    from spark_jobs.tasks.workers import RunPlace, measured
 
     os.sched_setaffinity(0, {core})
     place = RunPlace(url, f"runs/{run}", 1)
@@ -141,9 +141,9 @@ def run_pinned(url: str, run: str, n_processes: int) -> float:
 def drive(values: dict[str, Any]) -> None:
     """Run the job twice in a Spark session of its own, and print what the second one took as JSON."""
     from cli.archive import open_index
-    from spark_jobs.reconstruct_scan import reconstruct_scan
-    from spark_jobs.session import create_session
-    from spark_jobs.settings import SparkSettings
+    from spark_jobs.running.reconstruct_scan import reconstruct_scan
+    from spark_jobs.running.session import create_session
+    from spark_jobs.running.settings import SparkSettings
 
     workers = values["workers"]
     settings = SparkSettings(

@@ -23,7 +23,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from cli.plan_cluster import duration
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.simulation.cluster import Cluster, read_cluster
 from spark_jobs.simulation.curves import NODE_COUNTS, Point, Way, point_of, usual_requests, ways_of
 from spark_jobs.simulation.proposals import cluster_task_memory

@@ -32,11 +32,11 @@ from ingest.upload import upload
 from pacs.sql_index import SqlIndex
 from pacs.tables import MIGRATIONS
 from reconstruction.geometry import ConeBeamGeometry
-from spark_jobs.plan import make_plan
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.session import create_session
-from spark_jobs.settings import SparkSettings
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
+from spark_jobs.running.session import create_session
+from spark_jobs.running.settings import SparkSettings
 from spark_jobs.simulation.assessment import assess, job_of_plan
 from spark_jobs.simulation.calibration import Observation, fit_rates
 from spark_jobs.simulation.cluster import Cluster, Hdfs, NodeGroup, Rates

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from data_samples.compare import RegionComparison
     from data_samples.make_sample import SampleTruth
     from pacs.sql_index import SqlIndex
-    from spark_jobs.reconstruct_scan import RunResult, SeriesResult
+    from spark_jobs.running.reconstruct_scan import RunResult, SeriesResult
     from storage.filesystem import Store
 
 _MARKER = ".conepacs-demo"
@@ -92,9 +92,9 @@ def _reconstruct(folder: Path, master: str) -> _Demo:
     from data_samples.make_sample import make_sample
     from ingest.readers import open_source
     from ingest.upload import upload
-    from spark_jobs.reconstruct_scan import reconstruct_scan
-    from spark_jobs.request import ReconstructionRequest
-    from spark_jobs.settings import SparkSettings
+    from spark_jobs.planning.request import ReconstructionRequest
+    from spark_jobs.running.reconstruct_scan import reconstruct_scan
+    from spark_jobs.running.settings import SparkSettings
     from storage.filesystem import open_store
 
     step = _Steps()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cli.settings import StoreSettings
-from spark_jobs.settings import SparkSettings
+from spark_jobs.running.settings import SparkSettings
 
 
 class JobSettings(StoreSettings):

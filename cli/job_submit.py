@@ -259,7 +259,7 @@ def submit_any(
 
 def _parameters(options: RequestOptions, scan_id: str) -> dict[str, Any]:
     """Parameters of a job out of the options as typed."""
-    from spark_jobs.kinds import values_of
+    from spark_jobs.running.kinds import values_of
 
     return values_of(options.request(scan_id))
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cli.work_settings import WorkSettings
-    from spark_jobs.metrics import RunnerMetrics
-    from spark_jobs.runner import Runner
+    from spark_jobs.running.metrics import RunnerMetrics
+    from spark_jobs.running.runner import Runner
 
 _GIBIBYTE = 1 << 30
 #: How ends of jobs are told, in this order.
@@ -93,7 +93,7 @@ def work(
         conepacs jobs work --jobs 2 --master spark://head:7077 --cores 64
     """
     from cli.work_settings import WorkSettings
-    from spark_jobs.metrics import RunnerMetrics
+    from spark_jobs.running.metrics import RunnerMetrics
 
     settings = load(WorkSettings, store=store, index=index)
     given = {"jobs": jobs, "cores": cores, "gpus": gpus}
@@ -134,8 +134,8 @@ def _ended_by_signals(runner: Runner) -> Iterator[None]:
 def make_runner(settings: WorkSettings, log_file: Path, metrics: RunnerMetrics | None = None) -> Runner:
     """Make the runner of the settings; Spark starts when a job first needs it."""
     from cli.job_kinds import all_kinds
-    from spark_jobs.runner import Runner
-    from spark_jobs.session import create_session
+    from spark_jobs.running.runner import Runner
+    from spark_jobs.running.session import create_session
 
     spark = settings.spark
     if settings.runner.jobs > 1:  # jobs at once share the cores fairly instead of one after the other

@@ -339,7 +339,7 @@ def sweep(
         conepacs pacs sweep --dry-run
         conepacs pacs sweep --older-than 7d --store /data/pacs
     """
-    from spark_jobs.packs import sweep_store
+    from spark_jobs.run_files.packs import sweep_store
 
     older_than_s = parse_duration_s(older_than)
     opened, opened_index, _ = _archive(store, index)

@@ -40,7 +40,7 @@ from cli.settings import StoreSettings, load
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
-    from spark_jobs.plan import ReconstructionPlan
+    from spark_jobs.planning.plan import ReconstructionPlan
 
 ScansArgument = Annotated[
     list[str] | None, typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID", show_default=False)
@@ -107,7 +107,7 @@ def plan(
         conepacs plan stone --bin 0 --shape 1,512,512 --mode fused
         conepacs plan --scan thorax-720 --cluster conf/clusters/cloud-32.toml
     """
-    from spark_jobs.plan import make_plan
+    from spark_jobs.planning.plan import make_plan
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
@@ -127,7 +127,7 @@ def plan(
         plan_for_cluster(scans, requests, cluster, own_memory=chosen, seed=seed, as_json=as_json)
         return
     if probe:
-        from spark_jobs.tune_scan import tune_scan
+        from spark_jobs.running.tune_scan import tune_scan
 
         if not scan_ids:
             raise typer.BadParameter("--probe reads a stored scan: give its id")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ingest.chunks import StoredScan
-    from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.planning.request import ReconstructionRequest
     from spark_jobs.simulation.assessment import Assessment
     from spark_jobs.simulation.cluster import Cluster
     from spark_jobs.simulation.proposals import Candidate, Proposal

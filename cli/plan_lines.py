@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from cli.output import mebibytes
 
 if TYPE_CHECKING:
-    from spark_jobs.cost import StageCost, WayCost
-    from spark_jobs.plan import ReconstructionPlan
+    from spark_jobs.planning.cost import StageCost, WayCost
+    from spark_jobs.planning.plan import ReconstructionPlan
 
 
 def cut_line(made: ReconstructionPlan) -> str:

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cli.output import ShowProgress
-    from spark_jobs.reconstruct_scan import RunResult
-    from spark_jobs.settings import SparkSettings
+    from spark_jobs.running.reconstruct_scan import RunResult
+    from spark_jobs.running.settings import SparkSettings
 
 
 ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID")]
@@ -104,7 +104,7 @@ def reconstruct(
     from cli.archive import open_existing_store, open_index
     from cli.job_settings import JobSettings
     from ingest.chunks import open_scan_chunks
-    from spark_jobs.reconstruct_scan import reconstruct_scan
+    from spark_jobs.running.reconstruct_scan import reconstruct_scan
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
@@ -119,7 +119,7 @@ def reconstruct(
     opened_index = open_index(opened, settings.index)
     log_file = spark_log or Path(tempfile.gettempdir(), f"conepacs-spark-{secrets.token_hex(8)}.log")
     if probe:
-        from spark_jobs.tune_scan import tune_scan
+        from spark_jobs.running.tune_scan import tune_scan
 
         with log_context(scan_id=requests[0].scan_id), stage_progress(as_json) as show:
             starter = session_starter(spark_settings, show, log_file)
@@ -144,7 +144,7 @@ def session_starter(settings: SparkSettings, show: ShowProgress, log_file: Path)
     """Return what starts Spark once it is needed, and shows that it does: it takes seconds."""
 
     def start() -> Any:
-        from spark_jobs.session import create_session
+        from spark_jobs.running.session import create_session
 
         show("start Spark", 0, 1)
         session = create_session(settings, app_name="conepacs", log_file=log_file)

@@ -11,7 +11,7 @@ import typer
 from cli.options import parse_bytes, parse_pair, parse_shape, parse_triple
 
 if TYPE_CHECKING:
-    from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.planning.request import ReconstructionRequest
 
 _VOLUME = "The volume"
 _KERNEL = "Filter and back-projection"
@@ -141,7 +141,7 @@ class RequestOptions:
     def request(self, scan_id: str) -> ReconstructionRequest:
         """Make the request for one scan."""
         from reconstruction.fdk import FdkParameters
-        from spark_jobs.request import ReconstructionRequest
+        from spark_jobs.planning.request import ReconstructionRequest
 
         sides, binning = parse_pair(self.brick, "--brick"), self.detector_binning
         return ReconstructionRequest(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cli.job_settings import JobSettings
-from spark_jobs.runner_settings import RunnerSettings
+from spark_jobs.running.runner_settings import RunnerSettings
 
 
 class WorkSettings(JobSettings):

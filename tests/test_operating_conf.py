@@ -15,7 +15,7 @@ from jobs.queue import open_queue
 from pacs.counters import DicomCounters
 from pacs.journal import Journal
 from pacs.retrieve import InstanceReader
-from spark_jobs.metrics import RunnerMetrics
+from spark_jobs.running.metrics import RunnerMetrics
 from storage.filesystem import open_store
 from tests.support.fake_index import FakeIndex
 from tests.support.http_archive import AppClient

@@ -17,8 +17,8 @@ from cli.checks.check import Check, answers, ask_json, host_and_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spark_jobs.settings import SparkSettings
-    from spark_jobs.worker_check import WorkerFindings
+    from spark_jobs.running.settings import SparkSettings
+    from spark_jobs.tasks.worker_check import WorkerFindings
 
 _MASTER_PORT = 7077
 _UI_PORT = 8080
@@ -98,8 +98,8 @@ def _standalone(master: str, ui: str) -> Iterator[Check]:
 def _deep(settings: SparkSettings, store_url: str) -> Iterator[Check]:
     """A small job, and what its workers found."""
     from spark_jobs.errors import SessionError, TaskFailedError
-    from spark_jobs.session import create_session
-    from spark_jobs.worker_check import check_workers
+    from spark_jobs.running.session import create_session
+    from spark_jobs.tasks.worker_check import check_workers
     from storage.filesystem import open_store
 
     log_file = Path(tempfile.mkdtemp(prefix="conepacs-doctor-")) / "spark.log"

@@ -23,7 +23,7 @@ from spark_jobs.simulation.workload import (
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
-    from spark_jobs.plan_record import ReconstructionPlan
+    from spark_jobs.planning.plan_record import ReconstructionPlan
     from spark_jobs.simulation.cluster import Cluster
     from spark_jobs.simulation.events import Outcome, StageDemand, StageOutcome
     from spark_jobs.simulation.machine import Machine, Placement

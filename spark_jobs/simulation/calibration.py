@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
-from spark_jobs.rates import BUILT_IN
+from spark_jobs.planning.rates import BUILT_IN
 from spark_jobs.simulation.cluster import Rate, Rates
 from spark_jobs.simulation.errors import SimulationError
 from spark_jobs.simulation.workload import built_in_row_mpixels_per_s

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconstruction.errors import MemoryBudgetError
-from spark_jobs.plan import make_plan
+from spark_jobs.planning.plan import make_plan
 from spark_jobs.simulation.assessment import (
     Job,
     bad_day,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ingest.chunks import StoredScan
-    from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.planning.request import ReconstructionRequest
     from spark_jobs.simulation.cluster import Cluster
     from spark_jobs.simulation.events import StageDemand
     from spark_jobs.simulation.machine import Machine

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reconstruction.errors import MemoryBudgetError
-from spark_jobs.plan import make_plan
+from spark_jobs.planning.plan import make_plan
 from spark_jobs.simulation.assessment import Assessment, assess, job_of_plan
 from spark_jobs.simulation.cluster import GIBIBYTE
 from spark_jobs.simulation.errors import DoesNotFitError
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ingest.chunks import StoredScan
-    from spark_jobs.plan_record import ReconstructionPlan
-    from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.planning.plan_record import ReconstructionPlan
+    from spark_jobs.planning.request import ReconstructionRequest
     from spark_jobs.simulation.cluster import Cluster
 
 #: A proposal must be this much faster than what was asked for to be worth a change.
@@ -180,7 +180,7 @@ def _coarser(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tup
 def _smaller(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tuple[str, ReconstructionRequest]]:
     """A region in the middle, in the same voxels."""
     from reconstruction.coverage import default_grid
-    from spark_jobs.plan_record import geometry_of
+    from spark_jobs.planning.plan_record import geometry_of
 
     geometry = geometry_of(stored)
     whole = request.shape or default_grid(geometry, request.voxel_pitch_mm).shape
@@ -193,7 +193,7 @@ def _smaller(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tup
 
 def _axis_pitch_mm(stored: StoredScan) -> float:
     """Pixel pitch at the axis."""
-    from spark_jobs.plan_record import geometry_of
+    from spark_jobs.planning.plan_record import geometry_of
 
     geometry = geometry_of(stored)
     return geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spark_jobs.plan_record import geometry_of
-from spark_jobs.rates import BUILT_IN
+from spark_jobs.planning.plan_record import geometry_of
+from spark_jobs.planning.rates import BUILT_IN
 from spark_jobs.simulation.cluster import GIBIBYTE, MEGABYTE
 from spark_jobs.simulation.errors import DoesNotFitError
 from spark_jobs.simulation.events import Phase, StageDemand
@@ -18,8 +18,8 @@ from spark_jobs.simulation.machine import Machine
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
-    from spark_jobs.plan_record import ReconstructionPlan
-    from spark_jobs.rates import Rates as CoreRates
+    from spark_jobs.planning.plan_record import ReconstructionPlan
+    from spark_jobs.planning.rates import Rates as CoreRates
     from spark_jobs.simulation.cluster import Cluster, NodeGroup, Rates
 
 _FOUR_FOLD = BUILT_IN.updates("numba-avx512", "four_fold")

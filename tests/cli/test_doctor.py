@@ -22,8 +22,8 @@ from cli.checks.hdfs import check_hdfs
 from cli.checks.machine import check_gpu
 from cli.checks.spark import check_spark, judge_worker
 from jobs.queue import open_queue
-from spark_jobs.settings import SparkSettings
-from spark_jobs.worker_check import WorkerFindings, check_workers, worker_findings
+from spark_jobs.running.settings import SparkSettings
+from spark_jobs.tasks.worker_check import WorkerFindings, check_workers, worker_findings
 from storage.database import create_database_engine, write_transaction
 from storage.filesystem import open_store
 from tests.support.command_line import conepacs

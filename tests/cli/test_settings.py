@@ -15,8 +15,8 @@ from cli.serve_settings import ServeSettings
 from cli.settings import SECTIONS, StoreSettings, load
 from cli.work_settings import WorkSettings
 from pacs.scp import MoveDestination, ScpConfig
-from spark_jobs.runner_settings import RunnerSettings
-from spark_jobs.settings import SparkSettings
+from spark_jobs.running.runner_settings import RunnerSettings
+from spark_jobs.running.settings import SparkSettings
 from tests.support.command_line import conepacs
 from tests.support.peers import REPOSITORY
 from viewer_api.settings import HttpSettings

@@ -17,8 +17,8 @@ from local_cluster.options import ClusterOptions
 from pacs.journal import Journal
 from pacs.retrieve import InstanceReader
 from pacs.scp import PacsServer, ScpConfig
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.series import volume_digest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.planning.series import volume_digest
 from storage.filesystem import open_store
 from tests.support.cluster import require_hdfs
 from tests.support.index_engine import sqlite_index

@@ -11,7 +11,7 @@ import signal
 
 import pytest
 
-from spark_jobs.reconstruct_scan import reconstruct_scan
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.filesystem import open_store
 from tests.support.cluster_job import copy_scan, python_workers, registered, request_of, run_undisturbed, volumes
 from tests.support.index_engine import sqlite_index

@@ -7,8 +7,8 @@ import pytest
 
 from pacs.pack import read_entry
 from pacs.retrieve import InstanceReader
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.filesystem import open_store
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample

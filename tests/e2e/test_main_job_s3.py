@@ -8,8 +8,8 @@ import hashlib
 import pytest
 
 from pacs.retrieve import InstanceReader
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.filesystem import open_store
 from storage.publish import is_temporary
 from tests.support.index_engine import sqlite_index

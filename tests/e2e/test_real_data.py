@@ -16,8 +16,8 @@ from reconstruction.errors import GeometryError
 from reconstruction.fdk import reconstruct
 from reconstruction.geometry import VolumeGrid
 from spark_jobs.errors import PlanError
-from spark_jobs.plan import make_plan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import ReconstructionRequest
 from storage.filesystem import open_store
 from tests.support.peers import real_data_path
 

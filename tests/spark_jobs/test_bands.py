@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from spark_jobs.bands import BandFile, read_band, write_band
 from spark_jobs.errors import BandCorruptError
+from spark_jobs.run_files.bands import BandFile, read_band, write_band
 from storage.errors import MissingFileError
 from tests.support.fake_store import FakeStore
 

@@ -4,16 +4,16 @@
 import numpy as np
 import pytest
 
-from spark_jobs.bands import BandFile, read_band, write_band
-from spark_jobs.brick_files import BrickFile, read_brick, write_brick
-from spark_jobs.brick_task import back_project_brick
 from spark_jobs.errors import BandCorruptError, TaskFailedError
-from spark_jobs.job_stages import job_stages
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.series import volume_digest
-from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.workers import measured
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.planning.series import volume_digest
+from spark_jobs.run_files.bands import BandFile, read_band, write_band
+from spark_jobs.run_files.brick_files import BrickFile, read_brick, write_brick
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
+from spark_jobs.tasks.brick_task import back_project_brick
+from spark_jobs.tasks.job_stages import job_stages
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import measured
 from storage.errors import MissingFileError
 from storage.filesystem import open_store
 from tests.support.fake_store import FakeStore

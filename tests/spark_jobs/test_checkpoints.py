@@ -8,9 +8,9 @@ from unittest import mock
 
 import pytest
 
-from spark_jobs.checkpoints import bands_folder, bands_stem, finish_once, finished_results, forget_packs, leave_mark
 from spark_jobs.errors import PlanError
-from spark_jobs.packs import (
+from spark_jobs.planning.series import RunRecord, fix_bin, fix_run, read_run
+from spark_jobs.run_files.packs import (
     pack_path,
     stopped_marks,
     submit_folder,
@@ -19,7 +19,14 @@ from spark_jobs.packs import (
     sweep_store,
     sweep_submits,
 )
-from spark_jobs.series import RunRecord, fix_bin, fix_run, read_run
+from spark_jobs.tasks.checkpoints import (
+    bands_folder,
+    bands_stem,
+    finish_once,
+    finished_results,
+    forget_packs,
+    leave_mark,
+)
 from storage.errors import StoreUnavailableError
 from storage.filesystem import open_store
 from tests.support.fake_index import FakeIndex

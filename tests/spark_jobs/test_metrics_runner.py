@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from spark_jobs.errors import RunnerError
-from spark_jobs.metrics import RunnerMetrics, run_figures
+from spark_jobs.running.metrics import RunnerMetrics, run_figures
 
 REPORT = {
     "seconds": {"stage reconstruct": 2.0},

@@ -8,7 +8,7 @@ import pytest
 
 from pacs.index import InstanceRecord, Location
 from spark_jobs.errors import SweepRefusedError
-from spark_jobs.packs import pack_path, submit_folder, sweep_packs, sweep_store, sweep_submits
+from spark_jobs.run_files.packs import pack_path, submit_folder, sweep_packs, sweep_store, sweep_submits
 from tests.support.fake_index import FakeIndex
 from tests.support.fake_store import FakeStore
 

@@ -22,14 +22,14 @@ from reconstruction.fdk import FdkParameters
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs
 from spark_jobs.errors import PlanError
-from spark_jobs.filter_task import filter_rows, filter_tasks
-from spark_jobs.plan import make_plan, plan_from_bytes, slab_alignment
-from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.rates import BUILT_IN
-from spark_jobs.request import MEBIBYTE, ReconstructionRequest, request_from_json
-from spark_jobs.slab_task import slab_volume
-from spark_jobs.stage_costs import WorkCut, plan_cost
-from spark_jobs.workers import RunPlace, measured
+from spark_jobs.planning.plan import make_plan, plan_from_bytes, slab_alignment
+from spark_jobs.planning.rates import BUILT_IN
+from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest, request_from_json
+from spark_jobs.planning.stage_costs import WorkCut, plan_cost
+from spark_jobs.tasks.filter_task import filter_rows, filter_tasks
+from spark_jobs.tasks.prepare_task import prepare_bin
+from spark_jobs.tasks.slab_task import slab_volume
+from spark_jobs.tasks.workers import RunPlace, measured
 from tests.support.fake_reader import FakeReader
 from tests.support.fake_store import FakeStore
 from tests.support.planned_scans import orbit, scan_of, stored_of
@@ -261,7 +261,7 @@ def test_reads_and_bytes_are_what_the_tasks_really_do(mode, band_type, monkeypat
         cost = plan_cost(work, BUILT_IN)
         made = dataclasses.replace(made, filter_rows=17, cost=cost)
     store.files["runs/r/plan.json"] = made.to_bytes()
-    monkeypatch.setattr("spark_jobs.workers.open_store", lambda url, **options: store)
+    monkeypatch.setattr("spark_jobs.tasks.workers.open_store", lambda url, **options: store)
     place = RunPlace(store.url, "runs/r", 1)
     for task in range(2):
         measured(place, task, prepare_bin)

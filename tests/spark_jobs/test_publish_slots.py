@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from spark_jobs.publish_slots import publish_slot
+from spark_jobs.tasks.publish_slots import publish_slot
 
 
 @pytest.mark.parametrize("slots", [1, 2])

@@ -18,9 +18,9 @@ import pytest
 from pacs.index import Query
 from pacs.pack import read_entry
 from spark_jobs.errors import SparkJobError, TaskFailedError
-from spark_jobs.packs import sweep_packs, sweep_submits
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.run_files.packs import sweep_packs, sweep_submits
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample
 from tests.support.peers import REPOSITORY

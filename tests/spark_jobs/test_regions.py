@@ -6,10 +6,10 @@ import pytest
 
 from ingest.chunks import open_scan_chunks
 from reconstruction.geometry import VolumeGrid
-from spark_jobs.coarse_voxels import fitting_binning
 from spark_jobs.errors import PlanError
-from spark_jobs.plan import make_plan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.coarse_voxels import fitting_binning
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import ReconstructionRequest
 from storage.filesystem import open_store
 from tests.support.local_run import LocalRun, store_sample
 from tests.support.planned_scans import stone

@@ -8,7 +8,7 @@ import pytest
 
 from pacs.errors import IndexUnavailableError, PackError
 from spark_jobs.errors import JobStoppedError, SparkJobError
-from spark_jobs.packs import stopped_marks, sweep_store
+from spark_jobs.run_files.packs import stopped_marks, sweep_store
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample
 from tests.support.spark_archive import archive_at

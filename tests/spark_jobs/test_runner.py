@@ -23,14 +23,14 @@ from jobs.records import NewJob, Progress, Resources
 from pacs.errors import IndexUnavailableError
 from reconstruction.errors import BackendUnavailableError, ParameterError
 from reconstruction.fdk import FdkParameters
-from spark_jobs import held_job
-from spark_jobs import runner as runner_module
 from spark_jobs.errors import JobStoppedError, PlanError, RunnerError, SessionError, TaskFailedError
-from spark_jobs.held_job import HeldJob, sentence_of, verdict
-from spark_jobs.kinds import SPARK_KINDS, ReconstructParameters, request_of, values_of
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.runner import Runner
-from spark_jobs.runner_settings import RunnerSettings
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running import held_job
+from spark_jobs.running import runner as runner_module
+from spark_jobs.running.held_job import HeldJob, sentence_of, verdict
+from spark_jobs.running.kinds import SPARK_KINDS, ReconstructParameters, request_of, values_of
+from spark_jobs.running.runner import Runner
+from spark_jobs.running.runner_settings import RunnerSettings
 from storage.errors import ChecksumError, DatabaseError, StoreUnavailableError
 from tests.support.job_kinds import KINDS, NapParameters, nap_queue, nap_resources, nap_runner, submit_nap
 from tests.support.peers import REPOSITORY
@@ -449,7 +449,7 @@ def test_parameters_that_cannot_be_used_are_refused_at_the_submit(wrong, words):
 
 def test_who_submits_needs_no_spark():
     program = (
-        "import sys; from spark_jobs.kinds import SPARK_KINDS; import jobs.queue; "
+        "import sys; from spark_jobs.running.kinds import SPARK_KINDS; import jobs.queue; "
         "sys.exit(sorted({'pyspark', 'pyarrow', 'pydicom', 'numba'} & {n.partition('.')[0] for n in sys.modules}) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -16,8 +16,8 @@ import pytest
 from jobs.queue import open_queue
 from jobs.records import NewJob
 from pacs.index import Query
-from spark_jobs import runner_session
-from spark_jobs.runner_session import RunnerSession, job_tag
+from spark_jobs.running import runner_session
+from spark_jobs.running.runner_session import RunnerSession, job_tag
 from tests.support.index_engine import sqlite_index
 from tests.support.local_run import store_sample
 from tests.support.peers import REPOSITORY

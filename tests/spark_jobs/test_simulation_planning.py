@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from spark_jobs.plan import make_plan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.simulation.assessment import Job, assess, demands_on, job_of_plan
 from spark_jobs.simulation.calibration import Observation, fit_rates, makespan
 from spark_jobs.simulation.cluster import GIBIBYTE, Cluster, Hdfs, NodeGroup, Rate, Rates

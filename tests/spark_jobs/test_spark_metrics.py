@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from py4j.protocol import Py4JJavaError
 
-from spark_jobs.spark_metrics import SparkMetrics, job_group_metrics
+from spark_jobs.running.spark_metrics import SparkMetrics, job_group_metrics
 
 
 class LateError(Py4JJavaError):

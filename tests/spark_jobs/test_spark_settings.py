@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from spark_jobs.errors import SessionError, SparkJobError
-from spark_jobs.settings import SparkSettings
-from spark_jobs.worker_environment import prepare_worker, store_variables
+from spark_jobs.running.settings import SparkSettings
+from spark_jobs.tasks.worker_environment import prepare_worker, store_variables
 
 
 def test_a_local_session_is_as_it_was():

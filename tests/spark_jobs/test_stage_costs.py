@@ -7,12 +7,12 @@ import pytest
 from ingest.chunks import open_scan_chunks
 from ingest.upload import upload
 from reconstruction.errors import MemoryBudgetError
-from spark_jobs.job_stages import job_stages
-from spark_jobs.plan import make_plan
-from spark_jobs.request import MEBIBYTE, ReconstructionRequest
-from spark_jobs.series import RunRecord, fix_run
-from spark_jobs.submit import run_folder
-from spark_jobs.workers import RunPlace, measured
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
+from spark_jobs.planning.series import RunRecord, fix_run
+from spark_jobs.running.submit import run_folder
+from spark_jobs.tasks.job_stages import job_stages
+from spark_jobs.tasks.workers import RunPlace, measured
 from storage.counted_store import StoreCounts
 from storage.publish import publish_bytes
 from tests.support.fake_reader import FakeReader
@@ -101,7 +101,7 @@ def test_tasks_read_and_write_what_the_plan_says(noisy, wanted, monkeypatch):
     stored = open_scan_chunks(noisy, "scan-1")
     plan = plan_of(stored, n_slabs=3, run_id=str(sorted(wanted)), **wanted)
     folder = run_folder(plan)
-    monkeypatch.setattr("spark_jobs.workers.open_store", lambda url, **_: noisy)
+    monkeypatch.setattr("spark_jobs.tasks.workers.open_store", lambda url, **_: noisy)
     publish_bytes(noisy, f"{folder}/plan.json", plan.to_bytes(), kind="replace")
     fix_run(noisy, folder, RunRecord("20260101", "120000", {}, {}, "1.0"))
     place = RunPlace(noisy.url, folder, 1, records=f"{folder}/done")

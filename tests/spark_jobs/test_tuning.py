@@ -8,12 +8,12 @@ import pytest
 
 from ingest.chunks import open_scan_chunks
 from spark_jobs.errors import PlanError
-from spark_jobs.plan import make_plan
-from spark_jobs.rate_probe import HEIGHTS, probe_task
-from spark_jobs.rates import BUILT_IN, Rates
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.tuning import load_rates, save_rates, tuning_path
-from spark_jobs.workers import measured
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.rates import BUILT_IN, Rates
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.planning.tuning import load_rates, save_rates, tuning_path
+from spark_jobs.tasks.rate_probe import HEIGHTS, probe_task
+from spark_jobs.tasks.workers import measured
 from storage.filesystem import open_store
 from tests.support.fake_store import FakeStore
 from tests.support.local_run import LocalRun, store_sample

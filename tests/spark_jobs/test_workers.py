@@ -18,12 +18,12 @@ from reconstruction.correction import prepare_fields, prepare_without_fields, to
 from reconstruction.fdk import reconstruct
 from reconstruction.geometry import ConeBeamGeometry
 from spark_jobs.errors import PlanError
-from spark_jobs.plan import geometry_of, make_plan
-from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.request import MEBIBYTE, ReconstructionRequest
-from spark_jobs.series import volume_digest
-from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.workers import measured
+from spark_jobs.planning.plan import geometry_of, make_plan
+from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
+from spark_jobs.planning.series import volume_digest
+from spark_jobs.tasks.prepare_task import prepare_bin
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import measured
 from storage.filesystem import open_store
 from tests.support.fake_index import FakeIndex
 from tests.support.fake_reader import FakeReader, small_scan
@@ -217,11 +217,11 @@ def test_a_scan_without_what_a_task_needs_is_refused(small):
 #: One task in a process of its own: its peak, and what the plan says of it [B].
 _ONE_TASK = """
 import json, sys
-from spark_jobs.brick_task import back_project_brick
-from spark_jobs.filter_task import filter_rows
-from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.workers import RunPlace, measured
+from spark_jobs.tasks.brick_task import back_project_brick
+from spark_jobs.tasks.filter_task import filter_rows
+from spark_jobs.tasks.prepare_task import prepare_bin
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import RunPlace, measured
 url, folder, kind, task = sys.argv[1:]
 result = measured(RunPlace(url, folder, 1), int(task), globals()[kind])
 print(json.dumps(result.get("peak_bytes") or result))

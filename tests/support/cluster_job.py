@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_cluster.spark import application_environment
 from pacs.index import Query
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 from tests.support.command_line import Outcome, start_conepacs

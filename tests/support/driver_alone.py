@@ -21,12 +21,12 @@ from pacs.pack import PackWriter
 from pacs.part10 import InstanceHeader
 from pacs.register import register_packs
 from reconstruction.geometry import ConeBeamGeometry
-from spark_jobs.plan import make_plan, plan_from_bytes
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.report import run_report, write_report
-from spark_jobs.request import ReconstructionRequest
-from spark_jobs.series import RunRecord
-from spark_jobs.stages import StageResult
+from spark_jobs.planning.plan import make_plan, plan_from_bytes
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.planning.series import RunRecord
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
+from spark_jobs.running.report import run_report, write_report
+from spark_jobs.running.stages import StageResult
 from storage.filesystem import open_store
 from tests.support.index_engine import sqlite_index
 from tests.support.records import make_record

@@ -15,8 +15,8 @@ from jobs.kinds import JobKind, kinds_by_name
 from jobs.queue import open_queue
 from jobs.records import NewJob, Resources
 from spark_jobs.errors import JobStoppedError
-from spark_jobs.runner import Runner
-from spark_jobs.runner_settings import RunnerSettings
+from spark_jobs.running.runner import Runner
+from spark_jobs.running.runner_settings import RunnerSettings
 from storage.filesystem import open_store
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.queue import JobQueue
     from jobs.records import Job
-    from spark_jobs.job_context import JobContext
+    from spark_jobs.running.job_context import JobContext
 
 QUICK = {"lease_s": 30.0, "poll_s": 0.05, "grace_s": 0.5, "cores": 4, "memory_gib": 1.0}
 

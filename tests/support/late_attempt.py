@@ -12,9 +12,9 @@ import sys
 from typing import Any
 from unittest import mock
 
-from spark_jobs import checkpoints
-from spark_jobs.slab_task import reconstruct_slab
-from spark_jobs.workers import RunPlace
+from spark_jobs.tasks import checkpoints
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import RunPlace
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 from tests.support.waiting import wait_until

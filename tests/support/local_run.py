@@ -13,14 +13,14 @@ from data_samples.make_sample import make_sample
 from ingest.chunks import open_scan_chunks
 from ingest.readers import open_source
 from ingest.upload import upload
-from spark_jobs.brick_task import back_project_brick
-from spark_jobs.filter_task import filter_rows, filter_tasks
-from spark_jobs.plan import make_plan
-from spark_jobs.prepare_task import prepare_bin
-from spark_jobs.series import RunRecord
-from spark_jobs.slab_task import slab_volume
-from spark_jobs.submit import run_folder
-from spark_jobs.workers import RunPlace, measured
+from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.series import RunRecord
+from spark_jobs.running.submit import run_folder
+from spark_jobs.tasks.brick_task import back_project_brick
+from spark_jobs.tasks.filter_task import filter_rows, filter_tasks
+from spark_jobs.tasks.prepare_task import prepare_bin
+from spark_jobs.tasks.slab_task import slab_volume
+from spark_jobs.tasks.workers import RunPlace, measured
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_samples.make_sample import SampleTruth
-    from spark_jobs.plan import ReconstructionPlan
-    from spark_jobs.request import ReconstructionRequest
+    from spark_jobs.planning.plan import ReconstructionPlan
+    from spark_jobs.planning.request import ReconstructionRequest
     from storage.filesystem import Store
 
 #: Memory of an upload that cuts the small sample into eight view blocks, so that four of them make a batch.

@@ -2,8 +2,8 @@
 """``python -m tests.support.reconstruct_alone FOLDER MASTER WORK KEYWORDS``: the main job in a process of its own.
 
 KEYWORDS is a JSON object: ``request``, and if wanted ``again``, ``store`` (a URL; by default a folder beside the index)
-and ``settings`` (of `spark_jobs.settings.SparkSettings`).  WORK is a function of `tests.support.spark_session`; its
-executors import it too, also those of a cluster.
+and ``settings`` (of `spark_jobs.running.settings.SparkSettings`).  WORK is a function of `tests.support.spark_session`;
+its executors import it too, also those of a cluster.
 
 Prints one JSON line: the outcomes, the series, the digest of each volume, and the report.
 """
@@ -17,8 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.filesystem import open_store
 from tests.support import spark_session
 from tests.support.index_engine import sqlite_index

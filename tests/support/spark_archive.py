@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pacs.pack import read_entry
-from spark_jobs.reconstruct_scan import RunResult, reconstruct_scan
-from spark_jobs.request import ReconstructionRequest
+from spark_jobs.planning.request import ReconstructionRequest
+from spark_jobs.running.reconstruct_scan import RunResult, reconstruct_scan
 from storage.filesystem import Store, open_store
 
 if TYPE_CHECKING:

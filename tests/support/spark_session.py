@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark import TaskContext
 
-from spark_jobs.session import create_session
-from spark_jobs.settings import SparkSettings
-from spark_jobs.slab_task import reconstruct_slab
+from spark_jobs.running.session import create_session
+from spark_jobs.running.settings import SparkSettings
+from spark_jobs.tasks.slab_task import reconstruct_slab
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 from tests.support.peers import REPOSITORY
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from spark_jobs.workers import RunPlace
+    from spark_jobs.tasks.workers import RunPlace
 
 
 def start_spark(master: str, folder: Path, **settings: Any) -> SparkSession:

@@ -18,18 +18,18 @@ from urllib.parse import urlsplit
 from jobs.kinds import JobKind, kinds_by_name
 from jobs.queue import open_queue
 from jobs.records import Resources
-from spark_jobs.kinds import SPARK_KINDS, ReconstructParameters, reconstruct_resources, request_of
-from spark_jobs.reconstruct_scan import reconstruct_scan
-from spark_jobs.runner import Runner
-from spark_jobs.runner_settings import RunnerSettings
-from spark_jobs.slab_task import reconstruct_slab
+from spark_jobs.running.kinds import SPARK_KINDS, ReconstructParameters, reconstruct_resources, request_of
+from spark_jobs.running.reconstruct_scan import reconstruct_scan
+from spark_jobs.running.runner import Runner
+from spark_jobs.running.runner_settings import RunnerSettings
+from spark_jobs.tasks.slab_task import reconstruct_slab
 from storage.filesystem import open_store
 from tests.support.index_engine import sqlite_index
 from tests.support.spark_session import start_spark
 
 if TYPE_CHECKING:
-    from spark_jobs.job_context import JobContext
-    from spark_jobs.workers import RunPlace
+    from spark_jobs.running.job_context import JobContext
+    from spark_jobs.tasks.workers import RunPlace
 
 #: While there is a file of this name beside the store, the second slab does not end.
 HOLD = "hold"

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many reads and bytes tasks take from the store, from the manifest alone: what a counting store would see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingest.chunk_reader import window_groups
+from spark_jobs.run_files.white_file import WhiteFile
+
+if TYPE_CHECKING:
+    from ingest.chunk_layout import ChunkKind, ChunkLayout
+    from ingest.chunks import StoredScan
+
+#: The end of a chunk file that is read to find its footer (`ingest.chunk_files`), and what a footer takes.
+_TAIL_BYTES = 131_072
+_FOOTER_BYTES, _FOOTER_BYTES_PER_GROUP, _TRAILER_BYTES = 400, 408, 8
+#: Columns of keys before checksum and pixels in a row group: the first group's of a read are not fetched.
+_KEY_COLUMNS, _KEY_HEAD_BYTES, _KEY_BYTES = 4, 47, 4
+#: The packed mask of bad pixels: its head, and the share of its bits that is left of few bad pixels.
+_MASK_HEAD_BYTES, _MASK_SHARE = 550, 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Reads of the store, their bytes, and unpacked pixels among them."""
+
+    reads: int = 0
+    read_bytes: int = 0
+    pixel_bytes: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.reads + other.reads, self.read_bytes + other.read_bytes, self.pixel_bytes + other.pixel_bytes
+        )
+
+    def times(self, count: int) -> Traffic:
+        """The same so many times."""
+        return Traffic(self.reads * count, self.read_bytes * count, self.pixel_bytes * count)
+
+
+def projection_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop: int) -> Traffic:
+    """A band of rows of all views of a bin, in whole row groups; footers apart."""
+    found = stored.ranged_reads_for(row_start, row_stop, bin_index=bin_index)
+    return Traffic(found.n_reads, found.stored_bytes - found.n_reads * _skipped_bytes(stored.layout), found.pixel_bytes)
+
+
+def some_blocks(stored: StoredScan, traffic: Traffic, n_blocks: int) -> Traffic:
+    """The share of so many view blocks in what all of them take."""
+    share = n_blocks / stored.n_view_blocks
+    return Traffic(*(round(share * n) for n in (traffic.reads, traffic.read_bytes, traffic.pixel_bytes)))
+
+
+def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
+    """Footers of all files of a bin's projections, as a task that needs all views reads them once."""
+    return _footers(stored, "projection", bin_index)
+
+
+def projection_footer(stored: StoredScan, bin_index: int) -> Traffic:
+    """One footer, the mean of the bin's files: what a task that needs one view block reads."""
+    whole, n_files = _footers(stored, "projection", bin_index), len(stored.layout.file_blocks)
+    return Traffic(math.ceil(whole.reads / n_files), whole.read_bytes // n_files)
+
+
+def field_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop: int, *, bands: int = 1) -> Traffic:
+    """A band of rows of a bin's flat and dark frames with footers, read in so many parts."""
+    total = Traffic()
+    for kind in ("flat", "dark"):
+        total += frame_rows(stored, kind, bin_index, row_start, row_stop, bands=bands)
+    return total
+
+
+def field_footers(stored: StoredScan, bin_index: int) -> Traffic:
+    """Footers of a bin's flat and dark frames."""
+    total = Traffic()
+    for kind in ("flat", "dark"):
+        if kind in stored.manifest.layouts:
+            total += _footers(stored, kind, bin_index)
+    return total
+
+
+def frame_rows(
+    stored: StoredScan, kind: ChunkKind, bin_index: int, row_start: int, row_stop: int, *, bands: int = 1
+) -> Traffic:
+    """A band of rows of all frames of a kind, with the file's footer; nothing if the scan has none of them."""
+    layout = stored.manifest.layouts.get(kind)
+    if layout is None:
+        return Traffic()
+    footer = _footers(stored, kind, bin_index)
+    first, end = layout.groups_of_rows(row_start, row_stop)
+    # Bands that end within a row group read it twice.
+    n_groups = min(end - first + bands - 1, bands * (end - first))
+    reads = layout.n_view_blocks * max(bands, math.ceil((end - first) / window_groups(layout)))
+    groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(layout)
+    share = n_groups / _n_row_groups(layout)
+    return footer + Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
+
+
+def white_rows(stored: StoredScan, row_start: int, row_stop: int) -> Traffic:
+    """Rows of the white and dark that the first stage averages; nothing for frames that need none."""
+    scan = stored.scan
+    if scan.content != "counts":
+        return Traffic()
+    row_bytes = WhiteFile("", scan.n_rows, scan.n_cols, scan.darks is not None).row_bytes
+    return Traffic(1, (row_stop - row_start) * row_bytes)
+
+
+def mask_bytes_of(stored: StoredScan) -> int:
+    """Size of the file of a bin's bad pixels; a panel with many of them takes more [B]."""
+    return _MASK_HEAD_BYTES + round(_MASK_SHARE * stored.scan.n_rows * stored.scan.n_cols / 8)
+
+
+def _skipped_bytes(layout: ChunkLayout) -> int:
+    """What a ranged read leaves out of its first row group."""
+    return _KEY_COLUMNS * (_KEY_HEAD_BYTES + _KEY_BYTES * layout.row_group)
+
+
+def _n_row_groups(layout: ChunkLayout) -> int:
+    """Row groups of a view block, counted without making them: a body has thousands, and is asked for often."""
+    return -(-layout.n_rows // layout.row_group)
+
+
+def _footer_bytes(layout: ChunkLayout, n_blocks: int | None = None) -> int:
+    """Size of a file's footer that holds so many view blocks (all of them)."""
+    groups = _n_row_groups(layout) * (layout.n_view_blocks if n_blocks is None else n_blocks)
+    return _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * groups + _TRAILER_BYTES
+
+
+def _file_bytes(stored: StoredScan, kind: ChunkKind, bin_index: int) -> int:
+    """Size of the files of a kind and bin [B]."""
+    return sum(file.bytes for file in stored.manifest.files if file.kind == kind and file.bin_index == bin_index)
+
+
+def _footers(stored: StoredScan, kind: ChunkKind, bin_index: int) -> Traffic:
+    """Footers of all files of a kind and bin: the tail, and once more where the footer is longer."""
+    layout = stored.manifest.layouts[kind]
+    total = Traffic()
+    for file in stored.manifest.files:
+        if file.kind == kind and file.bin_index == bin_index:
+            tail = min(_TAIL_BYTES, file.bytes)
+            footer = _footer_bytes(layout, file.blocks[1] - file.blocks[0])
+            total += Traffic(1, tail) if footer <= tail else Traffic(2, tail + footer)
+    return total

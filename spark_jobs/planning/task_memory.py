@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peak memory of each kind of task, from the manifest and the geometry alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from spark_jobs.planning.request import MEBIBYTE
+from spark_jobs.run_files.brick_files import slices_of_a_read
+
+if TYPE_CHECKING:
+    from ingest.chunks import StoredScan
+    from reconstruction.bricks import Window
+    from reconstruction.fdk import SlabSetup
+    from reconstruction.geometry import VolumeGrid
+
+#: Python, its libraries and the kernels in a worker before any pixel is read, when it has to compile them itself.
+BASE_BYTES = 370 * MEBIBYTE
+#: Slices taken out of the accumulator, encoded and packed at a time, where the memory allows.
+ENCODE_SLICES = 16
+#: A pixel of the rows that a task corrects: white, dark, mask, cosine weight, and what is made on the way to them [B].
+_WEIGHT_BYTES = 24
+#: A pixel of a band of flat or dark frames while its moments are found [B].
+_MOMENT_BYTES = 80
+#: A pixel of the panel while bad pixels are looked for [B]: statistics, and their copies while medians are found.
+_FIELD_BYTES = 56
+
+
+def encode_slices(grid: VolumeGrid, factor: int, memory_bytes: int) -> int:
+    """Return how many slices go into a pack at a time: 16, or fewer if large; a multiple of the preview's factor."""
+    slices = max(ENCODE_SLICES, factor)
+    while slices > factor and encoding_bytes(grid, slices) > memory_bytes // 4:
+        slices //= 2
+    return slices
+
+
+def encoding_bytes(grid: VolumeGrid, slices: int = ENCODE_SLICES) -> int:
+    """What slices on their way into a pack take [B]."""
+    _, ny, nx = grid.shape
+    return (slices * 4 + 48) * ny * nx
+
+
+def slab_task_bytes(
+    stored: StoredScan,
+    setup: SlabSetup,
+    *,
+    backend: str,
+    blocks: int,
+    batch_views: int,
+    band_item_bytes: int | None,
+    slices: int = ENCODE_SLICES,
+    binning: int = 1,
+) -> int:
+    """Peak memory of a slab task [B]: the slab, what is read ahead, and one batch on its way.
+
+    Parameters
+    ----------
+    backend : its name
+    blocks : view blocks read together
+    batch_views : views filtered together
+    band_item_bytes : size of a stored filtered value in two stages; None for fused runs
+    slices : slices that are encoded at a time
+    binning : pixels of a side that are averaged after the logarithm
+    """
+    geometry, band, ramp = setup.geometry, setup.band, setup.ramp
+    _, ny, nx = setup.grid.shape
+    block_views = min(stored.layout.view_block, geometry.n_views)
+    raw_rows = band.n_rows * binning
+    row_pixels = raw_rows * stored.scan.n_cols
+    volume = setup.slab.n_slices * ny * nx * 4
+    transposed = batch_views * (band.n_rows + 2) * (ramp.n_out + 2) * 4
+    if band_item_bytes is not None:
+        filtered = band.n_rows * ramp.n_out
+        read = block_views * filtered * (4 * blocks + band_item_bytes) + batch_views * filtered * 4
+    else:
+        raw = 2 * blocks * block_views * row_pixels * stored.layout.dtype.itemsize
+        corrected = batch_views * row_pixels * (4 if binning == 1 else 6)
+        read = raw + corrected + _correction_bytes(stored, row_pixels) + _window_bytes(stored, raw_rows)
+    if backend == "numpy_reference":
+        # Sums in float64, and one view's projection of every voxel.
+        volume, transposed = 2 * volume, 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
+    return BASE_BYTES + volume + read + transposed + encoding_bytes(setup.grid, slices)
+
+
+def brick_task_bytes(
+    stored: StoredScan, setup: SlabSetup, window: Window, *, backend: str, batch_views: int, band_item_bytes: int
+) -> int:
+    """Peak memory of a brick task [B]: the brick, the largest window of filtered rows that it reads, one batch."""
+    block_views = min(stored.layout.view_block, setup.geometry.n_views)
+    ny, nx = setup.made_area.shape
+    volume = setup.slab.n_slices * ny * nx * 4
+    values = window.n_rows * window.n_cols
+    transposed = batch_views * (window.n_rows + 2) * (window.n_cols + 2) * 4
+    # A ranged read is one tile; taken as the whole window, since a brick may see one tile only.
+    read = block_views * values * (4 + band_item_bytes)
+    writing = 2 * ENCODE_SLICES * ny * nx * 4
+    if backend == "numpy_reference":
+        volume, transposed = 2 * volume, 200 * ny * nx + 40 * values
+    return BASE_BYTES + volume + read + transposed + writing
+
+
+def assemble_task_bytes(grid: VolumeGrid, slices: int, n_y: int, n_x: int) -> int:
+    """Peak memory of a task that puts slices together from bricks of so many voxels, and encodes them [B]."""
+    read = slices_of_a_read(n_y, n_x) + 1
+    return BASE_BYTES + encoding_bytes(grid, slices) + read * n_y * n_x * 4
+
+
+def filter_task_bytes(stored: StoredScan, setup: SlabSetup, *, n_rows: int, binning: int = 1) -> int:
+    """Peak memory of a task that filters `n_rows` rows of one view block [B]."""
+    geometry, ramp = setup.geometry, setup.ramp
+    block_views = min(stored.layout.view_block, geometry.n_views)
+    raw_rows = n_rows * binning
+    raw_pixels = raw_rows * stored.scan.n_cols
+    corrected = 4 if binning == 1 else 6
+    per_view = raw_pixels * (stored.layout.dtype.itemsize + corrected) + n_rows * ramp.n_out * 4
+    record = 4 * block_views * ramp.n_out * 4
+    correction = _correction_bytes(stored, raw_pixels)
+    return BASE_BYTES + block_views * per_view + record + correction + _window_bytes(stored, raw_rows)
+
+
+def prepare_task_bytes(stored: StoredScan, probe_rows: int) -> int:
+    """Peak memory of the task that looks for bad pixels over the whole panel of one bin, and then at coarse slices [B].
+
+    Parameters
+    ----------
+    probe_rows : rows that the widest of the coarse slices needs
+    """
+    scan, layout = stored.scan, stored.layout
+    panel = scan.n_rows * scan.n_cols
+    search = panel * _FIELD_BYTES + _band_bytes(stored, scan.n_rows)
+    row_pixels = probe_rows * scan.n_cols
+    look = layout.view_block * row_pixels * (layout.dtype.itemsize + 16)
+    look += _correction_bytes(stored, row_pixels) + _window_bytes(stored, probe_rows)
+    return BASE_BYTES + max(search, look)
+
+
+#: Bytes of flat or dark frames that the search for bad pixels reads at a time.
+FIELD_BAND_BYTES = 64 * MEBIBYTE
+
+
+def field_band_rows(stored: StoredScan) -> int:
+    """Return the detector rows of all flat or dark frames that the search for bad pixels reads at a time."""
+    scan, layout = stored.scan, stored.layout
+    row_bytes = max(1, _n_frames(stored)) * scan.n_cols * layout.dtype.itemsize
+    return max(1, min(scan.n_rows, FIELD_BAND_BYTES // row_bytes))
+
+
+def _n_frames(stored: StoredScan) -> int:
+    """Flat and dark frames of a bin."""
+    return sum(fields.count for fields in (stored.scan.flats, stored.scan.darks) if fields is not None)
+
+
+def _correction_bytes(stored: StoredScan, row_pixels: int) -> int:
+    """What is made before a band of rows can be corrected and weighted [B]: masks of the panel, fields, weights."""
+    panel = stored.scan.n_rows * stored.scan.n_cols
+    return 8 * panel + row_pixels * _WEIGHT_BYTES + _band_bytes(stored, row_pixels // stored.scan.n_cols)
+
+
+def _band_bytes(stored: StoredScan, n_rows: int) -> int:
+    """What flat and dark frames of some rows take while their moments are found, a band at a time [B]."""
+    pixels = min(n_rows, field_band_rows(stored)) * stored.scan.n_cols
+    return pixels * (2 * _n_frames(stored) * stored.layout.dtype.itemsize + _MOMENT_BYTES)
+
+
+def _window_bytes(stored: StoredScan, n_rows: int) -> int:
+    """What ranged reads hold besides their result [B]: stored bytes, unpacked page, table, and the next one's bytes."""
+    layout = stored.layout
+    rows = min(n_rows + 2 * layout.row_group, layout.n_rows)
+    pixel_bytes = layout.view_block * rows * layout.n_cols * layout.dtype.itemsize
+    group_bytes = layout.view_block * layout.row_group * layout.n_cols * layout.dtype.itemsize
+    limit = max(MAX_RANGED_READ_BYTES, group_bytes)
+    return 3 * pixel_bytes if pixel_bytes <= limit else 4 * limit
