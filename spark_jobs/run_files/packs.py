@@ -37,6 +37,8 @@ _PACK = re.compile(r"bin[0-9]{2,}-slab[0-9]{4,}-([0-9a-f]+)-[0-9a-f]{12}\.zip")
 _SUBMIT = re.compile(r"submit-([0-9a-f]+)-[0-9a-f]{12}")
 # `stopped-<end in seconds, hex>-<random>.json`
 _STOPPED = re.compile(r"stopped-([0-9a-f]+)-[0-9a-f]{12}\.json")
+# `white-binNN.rows`
+_WHITE = re.compile(r"white-bin[0-9]{2,}\.rows")
 # `bands-<what shapes them>-binNN`
 _BANDS = re.compile(r"bands-[0-9a-f]{12}-bin[0-9]{2,}")
 DONE_FOLDER = "done"
@@ -170,10 +172,10 @@ def sweep_submits(store: Store, *, older_than_s: float, dry_run: bool = False) -
 
 
 def sweep_runs(store: Store, *, older_than_s: float, dry_run: bool = False) -> list[str]:
-    """Delete filtered rows and records of slabs of runs that nobody goes on with.
+    """Delete white, filtered rows and records of slabs of runs that nobody goes on with.
 
-    A run with a mark younger than the grace time [s] keeps all it has.  Of others, filtered rows go, and the records of
-    packs older than that: registered packs need none, and others are swept.
+    A run with a mark younger than the grace time [s] keeps all it has.  Of others, white and filtered rows go, and the
+    records of packs older than that: registered packs need none, and others are swept.
 
     Returns
     -------
@@ -183,8 +185,8 @@ def sweep_runs(store: Store, *, older_than_s: float, dry_run: bool = False) -> l
     for run in store.list_folder(RUNS_FOLDER):
         if not run.is_folder or _is_marked(store, run.path, older_than_s):
             continue
-        folders = [e for e in store.list_folder(run.path) if e.is_folder]
-        bands = [e.path for e in folders if _BANDS.fullmatch(e.path.rpartition("/")[2])]
+        entries = list(store.list_folder(run.path))
+        rows = [e for e in entries if (_BANDS if e.is_folder else _WHITE).fullmatch(e.path.rpartition("/")[2])]
         records = [
             entry.path
             for entry in store.list_folder(f"{run.path}/{DONE_FOLDER}")
@@ -193,9 +195,9 @@ def sweep_runs(store: Store, *, older_than_s: float, dry_run: bool = False) -> l
         if not dry_run:
             for path in records:
                 store.delete(path)
-            for path in bands:
-                store.delete(path, recursive=True)
-        deleted += records + bands
+            for entry in rows:
+                store.delete(entry.path, recursive=entry.is_folder)
+        deleted += records + [entry.path for entry in rows]
     return deleted
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from spark_jobs.planning.request import ReconstructionRequest
     from spark_jobs.planning.series import RunRecord
     from spark_jobs.running.stages import StageResult
-    from spark_jobs.running.submit import SlabWork
+    from spark_jobs.tasks.job_stages import SlabWork
     from storage.filesystem import Store
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import logging
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pacs.errors import PackError
@@ -16,7 +17,8 @@ from spark_jobs.errors import JobStoppedError, SparkJobError, TaskFailedError
 from spark_jobs.planning.plan import working_geometry
 from spark_jobs.planning.series import RunRecord, fix_run, read_run
 from spark_jobs.run_files.packs import DONE_FOLDER, RUNS_FOLDER, stopped_marks, submit_folder
-from spark_jobs.tasks.brick_task import back_project_brick, brick_file
+from spark_jobs.run_files.white_file import white_path
+from spark_jobs.tasks.brick_task import brick_file
 from spark_jobs.tasks.checkpoints import (
     bands_folder,
     bands_stem,
@@ -25,22 +27,23 @@ from spark_jobs.tasks.checkpoints import (
     leave_mark,
     slab_name,
 )
-from spark_jobs.tasks.filter_task import band_file, filter_rows, filter_tasks
-from spark_jobs.tasks.prepare_task import mask_path, prepare_bin
+from spark_jobs.tasks.corrected_rows import has_white
+from spark_jobs.tasks.filter_task import band_file, filter_tasks
+from spark_jobs.tasks.job_stages import job_stages
+from spark_jobs.tasks.prepare_task import mask_path
 from spark_jobs.tasks.workers import OpenRun, RunPlace
 from storage.errors import StorageError
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ingest.chunks import StoredScan
     from pacs.index import Index, Outcome
     from spark_jobs.planning.plan import ReconstructionPlan
     from spark_jobs.running.stages import StageResult, StageRunner
+    from spark_jobs.tasks.job_stages import JobStage, SlabWork
     from storage.filesystem import Store
-
-    SlabWork = Callable[[RunPlace, int], dict[str, Any]]
 
 _log = logging.getLogger(__name__)
 
@@ -111,16 +114,17 @@ def run_stages(run: OpenRun, stages: StageRunner, slab_work: SlabWork, *, again:
     """
     plan, place = run.plan, run.place
     names = {task: slab_name(*bin_slab) for task, bin_slab in enumerate(plan.tasks)}
+    prepare, *others = job_stages(plan, run.stored.n_view_blocks, slab_work)
     try:
-        done: list[StageResult] = [_prepare(run, stages, again=again)]
-        record = _fixed(run, software)
         found = finished_results(run.store, place.records, plan.run_name, names.values())
         slabs = {task: found[name] for task, name in names.items() if name in found}
-        if plan.two_stage:
-            done.append(_filter(run, stages, {plan.tasks[task][0] for task in names if task not in slabs}))
-        if plan.bricks is not None:
-            done.append(_bricks(run, stages, {plan.tasks[task] for task in names if task not in slabs}))
-        done.append(_slabs(run, stages, slab_work, slabs))
+        missing = {plan.tasks[task] for task in names if task not in slabs}
+        finished = {} if again else _finished_bins(run, missing)
+        done = [stages.run(prepare.name, prepare.n_tasks, prepare.work, finished=finished)]
+        record = _fixed(run, software)
+        for stage in others:
+            finished = slabs if stage is others[-1] else _FINISHED[stage.name](run, missing)
+            done.append(_run_stage(run, stages, stage, finished))
         stages.stop_if_told("register", 0, 1)
     except JobStoppedError as error:
         count = len(finished_results(run.store, place.records, plan.run_name, names.values()))
@@ -130,18 +134,33 @@ def run_stages(run: OpenRun, stages: StageRunner, slab_work: SlabWork, *, again:
     return Finished(record, done)
 
 
-def _prepare(run: OpenRun, stages: StageRunner, *, again: bool) -> StageResult:
-    """Bad pixels and stored range of each bin."""
+def _run_stage(run: OpenRun, stages: StageRunner, stage: JobStage, finished: dict[int, dict[str, Any]]) -> StageResult:
+    """One of the stages after the first."""
+    try:
+        return stages.run(stage.name, stage.n_tasks, stage.work, finished=finished)
+    except (JobStoppedError, TaskFailedError):
+        raise
+    except SparkJobError:
+        # What no retry cures may be a damaged band, brick or white: the next submit makes them again.
+        delete_intermediates(run)
+        raise
+
+
+def _finished_bins(run: OpenRun, missing: set[tuple[int, int]]) -> dict[int, dict[str, Any]]:
+    """Bins whose range and bad pixels are known, and whose white is there if a slab (bin, slab) still needs it."""
     plan, folder = run.plan, run.place.folder
     finished = {}
-    for task, bin_index in enumerate(() if again else plan.bins):
+    for task, bin_index in enumerate(plan.bins):
         record = read_run(run.store, folder, (bin_index,))
-        if record is not None and run.store.exists(mask_path(folder, bin_index)):
+        wanted = any(bin_index == of_bin for of_bin, _ in missing)
+        if record is None or not run.store.exists(mask_path(folder, bin_index)):
+            continue
+        if not wanted or has_white(run.stored, run.place.own_folder, bin_index):
             finished[task] = {
                 "bin": bin_index, "bad_pixels": record.bad_pixels[bin_index],
                 "mu_range": list(record.mu_ranges[bin_index]), "peak_bytes": 0,
             }  # fmt: skip
-    return stages.run("prepare", len(plan.bins), prepare_bin, finished=finished)
+    return finished
 
 
 def _fixed(run: OpenRun, software: str) -> RunRecord:
@@ -154,58 +173,51 @@ def _fixed(run: OpenRun, software: str) -> RunRecord:
     return record
 
 
-def _filter(run: OpenRun, stages: StageRunner, bins: set[int]) -> StageResult:
-    """Filtered rows, as far as they are not there with their size and some slab of these bins needs them."""
-    plan = run.plan
-    n_cols = plan.setup(working_geometry(run.stored, plan), 0).ramp.n_out
-    sizes = {
-        entry.path: entry.size
-        for bin_index in bins
-        for entry in run.store.list_folder(bands_folder(run.place.bands_stem, bin_index))
-    }
-    tasks = filter_tasks(plan, run.stored.n_view_blocks)
+def _finished_bands(run: OpenRun, missing: set[tuple[int, int]]) -> dict[int, dict[str, Any]]:
+    """Filter tasks whose rows are there with their size, or which none of these slabs (bin, slab) needs."""
+    bins = {bin_index for bin_index, _ in missing}
+    n_cols = run.plan.setup(working_geometry(run.stored, run.plan), 0).ramp.n_out
+    sizes = _sizes_of(run, bins)
     finished: dict[int, dict[str, Any]] = {}
-    for task, (bin_index, block, row) in enumerate(tasks):
+    for task, (bin_index, block, row) in enumerate(filter_tasks(run.plan, run.stored.n_view_blocks)):
         band = band_file(run, bin_index, block, row, n_cols)
         if bin_index not in bins or sizes.get(band.path) == band.n_rows * band.row_bytes:
             finished[task] = {"peak_bytes": 0}
-    return stages.run("filter", len(tasks), filter_rows, finished=finished)
+    return finished
 
 
-def _slabs(run: OpenRun, stages: StageRunner, slab_work: SlabWork, finished: dict[int, dict[str, Any]]) -> StageResult:
-    """A pack of each slab."""
-    try:
-        name = "reconstruct" if run.plan.bricks is None else "assemble"
-        return stages.run(name, len(run.plan.tasks), slab_work, finished=finished)
-    except (JobStoppedError, TaskFailedError):
-        raise
-    except SparkJobError:
-        # What no retry cures may be a damaged band: the next submit filters all rows again.
-        _delete_bands(run)
-        raise
-
-
-def _delete_bands(run: OpenRun) -> None:
-    for bin_index in run.plan.bins:
-        run.store.delete(bands_folder(run.place.bands_stem, bin_index), recursive=True)
-
-
-def _bricks(run: OpenRun, stages: StageRunner, wanted: set[tuple[int, int]]) -> StageResult:
-    """Bricks, as far as they are not there with their size and one of these slabs (bin, slab) needs them."""
+def _finished_bricks(run: OpenRun, missing: set[tuple[int, int]]) -> dict[int, dict[str, Any]]:
+    """Brick tasks whose brick is there with its size, or which none of these slabs (bin, slab) needs."""
     plan = run.plan
     assert plan.bricks is not None
-    sizes = {
-        entry.path: entry.size
-        for bin_index in {bin_index for bin_index, _ in wanted}
-        for entry in run.store.list_folder(bands_folder(run.place.bands_stem, bin_index))
-    }
+    sizes = _sizes_of(run, {bin_index for bin_index, _ in missing})
     finished: dict[int, dict[str, Any]] = {}
     for task, (bin_index, brick_index) in enumerate(plan.brick_tasks):
         brick = brick_file(run, bin_index, brick_index)
         slab = bin_index, plan.bricks.brick(brick_index).slab_index
-        if slab not in wanted or sizes.get(brick.path) == brick.file_bytes:
+        if slab not in missing or sizes.get(brick.path) == brick.file_bytes:
             finished[task] = {"peak_bytes": 0}
-    return stages.run("bricks", len(plan.brick_tasks), back_project_brick, finished=finished)
+    return finished
+
+
+#: What is finished of the stages between the first and the last, by their names.
+_FINISHED = MappingProxyType({"filter": _finished_bands, "bricks": _finished_bricks})
+
+
+def _sizes_of(run: OpenRun, bins: set[int]) -> dict[str, int]:
+    """Sizes of the filtered rows and bricks of these bins, by path."""
+    return {
+        entry.path: entry.size
+        for bin_index in bins
+        for entry in run.store.list_folder(bands_folder(run.place.bands_stem, bin_index))
+    }
+
+
+def delete_intermediates(run: OpenRun) -> None:
+    """Delete white, filtered rows and bricks of the plan's bins: what only the tasks of a run need."""
+    for bin_index in run.plan.bins:
+        run.store.delete(bands_folder(run.place.bands_stem, bin_index), recursive=True)
+        run.store.delete(white_path(run.place.own_folder, bin_index))
 
 
 def register(run: OpenRun, index: Index, finished: Finished) -> dict[Outcome, int]:
@@ -226,12 +238,12 @@ def register(run: OpenRun, index: Index, finished: Finished) -> dict[Outcome, in
         forget_packs(run.store, place.records, _damaged(run.store, packs))
         raise
     try:
-        # Another submit of these bins that still reads filtered rows finds each slab recorded instead.
-        _delete_bands(run)
+        # Another submit of these bins that still reads them finds each slab recorded instead.
+        delete_intermediates(run)
         for mark in stopped_marks(run.store, place.folder):
             run.store.delete(mark)
     except StorageError as error:
-        _log.warning("%s keeps filtered rows or marks until the next sweep (%s)", place.folder, error)
+        _log.warning("%s keeps white, filtered rows or marks until the next sweep (%s)", place.folder, error)
     return outcomes
 
 

@@ -25,6 +25,7 @@ from reconstruction.errors import CalibrationError
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.task_memory import field_band_rows
 from spark_jobs.run_files.white_file import WhiteFile, read_white, white_path, write_white
+from storage.errors import MissingFileError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -81,6 +82,17 @@ def white_file(stored: StoredScan, folder: str, bin_index: int) -> WhiteFile:
     return WhiteFile(white_path(folder, bin_index), scan.n_rows, scan.n_cols, scan.darks is not None)
 
 
+def has_white(stored: StoredScan, folder: str, bin_index: int) -> bool:
+    """Whether white and dark of a bin are there with their size, or not needed."""
+    if stored.scan.content != "counts":
+        return True
+    file = white_file(stored, folder, bin_index)
+    try:
+        return stored.store.info(file.path).size == file.n_rows * file.row_bytes
+    except MissingFileError:
+        return False
+
+
 def publish_white(
     stored: StoredScan, folder: str, bin_index: int, mask: NDArray[np.bool_], parameters: CorrectionParameters
 ) -> None:
@@ -132,7 +144,7 @@ class RowCorrector:
     """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for.
 
     With `binning` the rows count blocks of as many detector rows, and line integrals are averaged over these blocks.
-    White and dark come from the run's `folder`, where the first stage left them, or without one from all frames.
+    White and dark come from `folder`, where the first stage left them, or without one from all frames.
     """
 
     def __init__(

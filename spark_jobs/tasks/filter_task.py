@@ -48,7 +48,7 @@ def filter_rows(place: RunPlace, task: int) -> dict[str, Any]:
     mask = read_mask(run.store, mask_path(place.folder, bin_index))
     corrector = RowCorrector(
         run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
-        binning=plan.detector_binning, folder=run.place.folder,
+        binning=plan.detector_binning, folder=run.place.own_folder,
     )  # fmt: skip
     raw = corrector.read_block(block)
     lines, views = corrector.line_integrals([raw], 0, band.n_views)

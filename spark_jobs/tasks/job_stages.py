@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from spark_jobs.planning.plan import ReconstructionPlan
     from spark_jobs.tasks.workers import RunPlace
 
+    SlabWork = Callable[[RunPlace, int], dict[str, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class JobStage:
@@ -28,15 +30,17 @@ class JobStage:
 
     name: str
     n_tasks: int
-    work: Callable[[RunPlace, int], dict[str, Any]]
+    work: SlabWork
 
 
-def job_stages(plan: ReconstructionPlan, n_view_blocks: int) -> tuple[JobStage, ...]:
-    """Return the stages of a plan; the last one publishes the packs."""
+def job_stages(
+    plan: ReconstructionPlan, n_view_blocks: int, slab_work: SlabWork = reconstruct_slab
+) -> tuple[JobStage, ...]:
+    """Return the stages of a plan; the last one publishes the packs, by `slab_work`, which tests wrap."""
     stages = [JobStage("prepare", len(plan.bins), prepare_bin)]
     if plan.two_stage:
         stages.append(JobStage("filter", len(filter_tasks(plan, n_view_blocks)), filter_rows))
     if plan.bricks is not None:
         stages.append(JobStage("bricks", len(plan.brick_tasks), back_project_brick))
     last = "reconstruct" if plan.bricks is None else "assemble"
-    return (*stages, JobStage(last, len(plan.tasks), reconstruct_slab))
+    return (*stages, JobStage(last, len(plan.tasks), slab_work))

@@ -108,7 +108,7 @@ def _add_rows(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: SlabA
     mask = read_mask(run.store, mask_path(run.place.folder, bin_index))
     corrector = RowCorrector(
         run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
-        binning=plan.detector_binning, folder=run.place.folder,
+        binning=plan.detector_binning, folder=run.place.own_folder,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(_read_blocks, corrector, plan.batches[0])

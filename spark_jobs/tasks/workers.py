@@ -77,6 +77,11 @@ class RunPlace:
         """How the folders of filtered rows begin."""
         return self.bands or f"{self.submit_folder}/bands"
 
+    @property
+    def own_folder(self) -> str:
+        """Folder of what is deleted once the series are registered: the run's, or the submit's that shares nothing."""
+        return self.bands_stem.rpartition("/")[0]
+
 
 @dataclass(slots=True)
 class OpenRun:
