@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -108,6 +107,7 @@ def plan(
         conepacs plan --scan thorax-720 --cluster conf/clusters/cloud-32.toml
     """
     from spark_jobs.planning.plan import make_plan
+    from spark_jobs.planning.plan_figures import plan_figures
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
@@ -135,7 +135,7 @@ def plan(
     plans = [make_plan(scan, request) for scan, request in zip(scans, requests, strict=True)]
     n_cores = cores or os.cpu_count() or 1
     if as_json:
-        print_json([plan_json(made, n_cores) for made in plans])
+        print_json([plan_figures(made, n_cores) for made in plans])
         return
     for made in plans:
         print_plan(made, n_cores)
@@ -157,34 +157,10 @@ def _described_scans(names: list[str]) -> list[StoredScan]:
     return [described_scan(scan_size(name)) for name in names]
 
 
-def expected_seconds(made: ReconstructionPlan, cores: int) -> float:
-    """Return the expected wall seconds on a number of cores, Spark's start not counted."""
-    return made.cost.core_seconds / min(cores, max(1, len(made.tasks)))
-
-
-def plan_json(made: ReconstructionPlan, cores: int) -> dict[str, object]:
-    """Return a plan's figures as JSON values."""
-    return {
-        "scan_id": made.request.scan_id,
-        "run": made.run_name,
-        "bins": list(made.bins),
-        "shape_zyx": list(made.grid.shape),
-        "voxel_pitch_mm": list(made.grid.voxel_pitch_mm),
-        "center_mm": list(made.grid.center_mm),
-        "field_radius_mm": made.radius_mm,
-        "backend": made.backend,
-        "mode": "two_stage" if made.two_stage else "fused",
-        "four_fold": made.four_fold,
-        "slabs": [[slab.z_start, slab.z_stop] for slab in made.slabs],
-        "cost": dataclasses.asdict(made.cost),
-        "expected_seconds": expected_seconds(made, cores),
-        "cores": cores,
-        "notes": list(made.notes),
-    }
-
-
 def print_plan(made: ReconstructionPlan, cores: int) -> None:
     """Print a plan for people."""
+    from spark_jobs.planning.plan_figures import expected_seconds
+
     nz, ny, nx = made.grid.shape
     cost = made.cost
     rows = [

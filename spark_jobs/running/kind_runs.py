@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.chunks import open_scan_chunks
 from spark_jobs.planning.plan import make_plan
+from spark_jobs.planning.plan_figures import plan_figures
 from spark_jobs.running.kinds import request_of
 from spark_jobs.running.metrics import run_figures
 from spark_jobs.running.reconstruct_scan import reconstruct_scan
 from storage.log_context import log_context
 
 if TYPE_CHECKING:
-    from spark_jobs.planning.plan import ReconstructionPlan
     from spark_jobs.running.job_context import JobContext
     from spark_jobs.running.kinds import PlanParameters, ReconstructParameters
 
@@ -66,25 +66,4 @@ def run_plan(context: JobContext, parameters: PlanParameters) -> dict[str, Any]:
     request = request_of(parameters)
     with log_context(scan_id=request.scan_id):
         plan = make_plan(open_scan_chunks(context.store, request.scan_id), request)
-    return plan_values(plan, parameters.cores)
-
-
-def plan_values(plan: ReconstructionPlan, cores: int) -> dict[str, Any]:
-    """A plan's figures as JSON values, with the seconds expected on so many cores (Spark's start not counted)."""
-    at_once = min(cores, max(1, len(plan.tasks)))
-    return {
-        "scan_id": plan.request.scan_id,
-        "run": plan.run_name,
-        "bins": list(plan.bins),
-        "shape_zyx": list(plan.grid.shape),
-        "voxel_pitch_mm": list(plan.grid.voxel_pitch_mm),
-        "center_mm": list(plan.grid.center_mm),
-        "field_radius_mm": plan.radius_mm,
-        "backend": plan.backend,
-        "mode": "two_stage" if plan.two_stage else "fused",
-        "n_tasks": len(plan.tasks),
-        "cost": dataclasses.asdict(plan.cost),
-        "expected_seconds": plan.cost.core_seconds / at_once,
-        "cores": cores,
-        "notes": list(plan.notes),
-    }
+    return plan_figures(plan, parameters.cores)
