@@ -127,7 +127,11 @@ def brick_requests(request: ReconstructionRequest, subject: Subject) -> list[tup
 
 
 def without_search(job: Job) -> Job:
-    """A job whose search for bad pixels and filter tasks are cut as small as its bricks."""
+    """A job whose search for bad pixels and filter tasks are cut as small as its bricks.
+
+    The planner does so with filter tasks where it is told of less memory; the search keeps 56 B for each pixel of the
+    panel, which only a panel of some thousand columns bears.
+    """
     bricks = next(work.task_bytes for work in job.works if work.name == "bricks")
     return replace(job, works=tuple(replace(work, task_bytes=min(work.task_bytes, bricks)) for work in job.works))
 
