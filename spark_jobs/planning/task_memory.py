@@ -135,14 +135,15 @@ def prepare_task_bytes(stored: StoredScan, probe_rows: int) -> int:
     return BASE_BYTES + max(search, look)
 
 
-#: Bytes of flat or dark frames that the search for bad pixels reads at a time.
+#: What the flat or dark frames that the search for bad pixels reads at a time take, with their moments [B].
 FIELD_BAND_BYTES = 64 * MEBIBYTE
 
 
 def field_band_rows(stored: StoredScan) -> int:
     """Return the detector rows of all flat or dark frames that the search for bad pixels reads at a time."""
     scan, layout = stored.scan, stored.layout
-    row_bytes = max(1, _n_frames(stored)) * scan.n_cols * layout.dtype.itemsize
+    # With few frames what is made of them is more than they are.
+    row_bytes = scan.n_cols * (max(1, _n_frames(stored)) * layout.dtype.itemsize + _MOMENT_BYTES)
     return max(1, min(scan.n_rows, FIELD_BAND_BYTES // row_bytes))
 
 
