@@ -8,6 +8,9 @@ import os
 import resource
 import signal
 import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +18,9 @@ from tests.support.cluster import set_safe_mode
 from tests.support.cluster_job import ClusterJob, executors, python_workers, run_undisturbed
 from tests.support.command_line import conepacs_apart, start_conepacs
 from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 pytestmark = [pytest.mark.hdfs, pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -35,6 +41,20 @@ def undisturbed(spark_cluster, tmp_path_factory):
 
 def daemon_pid(job: ClusterJob, name: str) -> int:
     return next(daemon.pid for daemon in job.cluster.status().daemons if daemon.name == name)
+
+
+@contextmanager
+def stopped(find: Callable[[], list[int]]) -> Iterator[None]:
+    """Let processes stand still; `find` looks for them until there are some."""
+    pids = wait_until("processes to stop", find)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def packs(job: ClusterJob) -> list[str]:
@@ -82,12 +102,16 @@ def test_the_runner_is_killed_and_another_takes_over(undisturbed):
     job.process = start_conepacs("jobs", "work", *place, folder=job.folder, start_new_session=True)
     job.wait_for_slabs(3)
     job.kill()
-    second = start_conepacs("jobs", "work", "--once", *place, folder=job.folder, start_new_session=True)
-    _, err = second.communicate(timeout=300)
-    assert second.returncode == 0, err
-    shown = json.loads(conepacs_apart("jobs", "show", str(job_id), *place, "--json", folder=job.folder).out)
-    assert shown["state"] == "done", shown
-    assert shown["attempt"] == 2
+    job.process = start_conepacs("jobs", "work", *place, folder=job.folder, start_new_session=True)
+
+    def state() -> dict[str, object]:
+        return json.loads(conepacs_apart("jobs", "show", str(job_id), *place, "--json", folder=job.folder).out)
+
+    shown = wait_until("the job", state, lambda now: now["state"] not in ("waiting", "running"), timeout_s=300)
+    assert (shown["state"], shown["attempt"]) == ("done", 2), shown
+    job.process.terminate()
+    _, err = job.process.communicate(timeout=120)
+    assert job.process.returncode in (0, 143), err
     undisturbed.require_same_series(job)
 
 
@@ -97,7 +121,8 @@ def test_an_executor_is_short_of_memory(undisturbed):
     job.wait_for_slabs(2)
     starved = 0
     for worker in python_workers(daemon_pid(job, "worker0"), with_daemons=True):
-        used = int(next(line for line in open(f"/proc/{worker}/status") if line.startswith("VmSize")).split()[1]) * 1024
+        status = Path(f"/proc/{worker}/status").read_text().splitlines()
+        used = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
         resource.prlimit(worker, resource.RLIMIT_AS, (used + (16 << 20), used + (16 << 20)))
         starved += 1
     assert starved
@@ -108,36 +133,22 @@ def test_a_task_hangs_and_is_overtaken(undisturbed):
     """A Python worker stops in the middle of its task and goes on when the job is over: a late duplicate attempt."""
     job = undisturbed.again("hanging", spark=SPECULATION).start()
     job.wait_for_slabs(3)
-    stopped = wait_until("a Python worker", lambda: python_workers(daemon_pid(job, "worker0")))
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped(lambda: python_workers(daemon_pid(job, "worker0"))):
         result = job.result()
-    finally:
-        for pid in stopped:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                continue
     undisturbed.require_same(job, result)
 
 
 def test_a_lost_executor_comes_back_late(undisturbed):
     """A whole executor stands still until it is given up, then writes its slab after another has."""
-    quick = {"spark.network.timeout": "12s", "spark.executor.heartbeatInterval": "2s"}
+    quick = {
+        "spark.network.timeout": "12s",
+        "spark.network.timeoutInterval": "4s",
+        "spark.executor.heartbeatInterval": "2s",
+    }
     job = undisturbed.again("zombie", spark=quick).start()
     job.wait_for_slabs(3)
-    victims = wait_until("an executor", lambda: executors(daemon_pid(job, "worker0")))
-    for pid in victims:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped(lambda: executors(daemon_pid(job, "worker0"))):
         result = job.result()
-    finally:
-        for pid in victims:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                continue
     time.sleep(5)
     undisturbed.require_same(job, result)
     named = {task["pack"] for task in result["report"]["tasks"]}
@@ -158,9 +169,11 @@ def test_the_store_refuses_writes_for_twenty_seconds(undisturbed):
 def test_a_worker_is_added_and_used_and_one_is_drained(undisturbed):
     job = undisturbed.again("added").start()
     job.wait_for_slabs(2)
-    (added,) = undisturbed.cluster.add("worker")
+    # The small job would be over before a worker is up: the others' tasks stand still meanwhile.
+    with stopped(lambda: [pid for name in ("worker0", "worker1") for pid in python_workers(daemon_pid(job, name))]):
+        (added,) = undisturbed.cluster.add("worker")
+        wait_until("a Python worker of the new one", lambda: python_workers(daemon_pid(job, added)), timeout_s=120)
     try:
-        wait_until("a Python worker of the new one", lambda: python_workers(daemon_pid(job, added)), timeout_s=60)
         undisturbed.cluster.drain("worker0", timeout_s=60)
         result = job.result()
         undisturbed.require_same(job, result)

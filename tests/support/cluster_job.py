@@ -35,7 +35,8 @@ REQUEST = ("--mode", "two_stage", "--slabs", "6", "--voxel", "0.2")
 class ClusterJob:
     """One submit of a reconstruction: `start` it, harm something, `result` waits for its end.
 
-    The folder holds the driver's settings and logs, and the index.
+    The folder holds the driver's settings and logs, and the index.  `settings` are of the section spark, `spark` are
+    properties of Spark itself.
     """
 
     cluster: LocalCluster
@@ -44,6 +45,7 @@ class ClusterJob:
     scan_id: str = "sample-marker"
     arguments: tuple[str, ...] = REQUEST
     spark: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -59,7 +61,9 @@ class ClusterJob:
     def write_settings(self, **sections: dict[str, Any]) -> None:
         """Write ``conepacs.toml`` where the driver starts."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = ["[spark]", f'master = "{self.cluster.spark_master}"', "[spark.extra]"]
+        lines = ["[spark]", f'master = "{self.cluster.spark_master}"']
+        lines += [f"{key} = {json.dumps(value)}" for key, value in self.settings.items()]
+        lines += ["[spark.extra]"]
         lines += [f'"{key}" = "{value}"' for key, value in self.spark.items()]
         for name, values in sections.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
