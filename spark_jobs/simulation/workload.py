@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _FOUR_FOLD = BUILT_IN.updates("numba-avx512", "four_fold")
 #: Bytes of a pixel when the built-in row rate is stated in pixels.
 _PIXEL_BYTES = 2
-#: Measured: 330 MB/s of float16 where the plan counts 600.
-_HALF_WRITE_S_PER_BYTE = 1 / 330e6 - 1 / BUILT_IN.store_bytes_per_s
 _BAND_VALUES_PER_S = BUILT_IN.band_bytes_per_s / 4
 #: Stages whose tasks read ahead while they compute.
 _READS_AHEAD = ("prepare", "reconstruct")
@@ -92,12 +90,8 @@ def work_of_plan(plan: ReconstructionPlan, stored: StoredScan, rates: CoreRates 
     rate = rates.updates(plan.backend, kernel)
     # Updates by a slower kernel count as more of the fastest one's, in the ratio of the processor with AVX-512.
     slowness = _FOUR_FOLD / BUILT_IN.updates("numba-avx512", kernel)
-    # A plan counts stored rows by their bytes, but a value of float16 takes a core as long as one of float32.
-    half = plan.two_stage and plan.request.band_type == "float16"
-    values_per_value = 2.0 if half else 1.0
     works = []
     for stage in plan.cost.stages:
-        slow_write_s = stage.written_bytes * _HALF_WRITE_S_PER_BYTE if half and stage.name == "filter" else 0.0
         last = stage is plan.cost.stages[-1]
         add_s = stage.updates / rate
         encode_s = len(plan.bins) * plan.grid.n_voxels / rates.encode_voxels_per_s if last else 0.0
@@ -107,8 +101,8 @@ def work_of_plan(plan: ReconstructionPlan, stored: StoredScan, rates: CoreRates 
             StageWork(
                 name=stage.name, n_tasks=stage.n_tasks, read_bytes=stage.read_bytes, written_bytes=stage.written_bytes,
                 pixels=stage.pixel_bytes / stored.layout.dtype.itemsize,
-                row_s=max(0.0, rest) + slow_write_s if stage.pixel_bytes else 0.0,
-                band_s=0.0 if stage.pixel_bytes else max(0.0, rest) * values_per_value, filter_s=filter_s,
+                row_s=max(0.0, rest) if stage.pixel_bytes else 0.0,
+                band_s=0.0 if stage.pixel_bytes else max(0.0, rest), filter_s=filter_s,
                 updates=stage.updates * slowness, encode_s=encode_s,
                 reads_ahead=stage.name in _READS_AHEAD and stage.pixel_bytes > 0, scan_input=stage.pixel_bytes > 0,
                 task_bytes=stage.task_bytes,
