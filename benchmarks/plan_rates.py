@@ -9,7 +9,6 @@ explains them.
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
@@ -17,14 +16,14 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.noisy_reader import NoisyReader
 from ingest.chunks import open_scan_chunks
-from ingest.scan import EnergyBin, FieldFrames, Scan
 from ingest.upload import upload
 from reconstruction.backends import list_backends, load_backend
 from reconstruction.bad_pixels import CorrectionParameters
@@ -45,8 +44,6 @@ from storage.publish import publish_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
     from storage.filesystem import Store
@@ -54,47 +51,6 @@ if TYPE_CHECKING:
 N_VIEWS, N_ROWS, N_COLS = 128, 384, 512
 SIDE, HEIGHT = 384, 64
 _TRIES = 3
-
-
-class NoisyReader:
-    """Poisson counts of a bright field behind a disc, the same for every view but for the noise's place."""
-
-    def __init__(self) -> None:
-        geometry = ConeBeamGeometry.circular(
-            sod_mm=200.0, sdd_mm=300.0, angles_rad=np.arange(N_VIEWS) * 2 * math.pi / N_VIEWS, n_rows=N_ROWS,
-            n_cols=N_COLS, pitch_u_mm=0.11, pitch_v_mm=0.11,
-        )  # fmt: skip
-        self.scan = Scan(
-            scan_id="rates", source_format="array", content="counts", bins=(EnergyBin(0),), pixel_type="uint16",
-            n_views=N_VIEWS, n_rows=N_ROWS, n_cols=N_COLS, geometry=geometry, flats=FieldFrames(10),
-            darks=FieldFrames(10),
-        )  # fmt: skip
-        rng = np.random.default_rng(1)
-        profile = 20_000 * np.exp(-2.5 * np.sqrt(np.maximum(0, 1 - np.linspace(-1.2, 1.2, N_COLS) ** 2)))
-        self._base = rng.poisson(profile, size=(8, N_ROWS, N_COLS)).astype("u2")
-        self._fields = rng.poisson(20_000, size=(1, 10, N_ROWS, N_COLS)).astype("u2")
-
-    def available_views(self) -> int:
-        """All views are there."""
-        return N_VIEWS
-
-    def read_views(self, start: int, stop: int) -> NDArray[Any]:
-        """Counts of some views, (bin, view, row, col)."""
-        return np.stack([np.roll(self._base[v % 8], v, axis=0) for v in range(start, stop)])[None]
-
-    def read_flats(self) -> NDArray[Any]:
-        """Flat frames, (bin, frame, row, col)."""
-        return self._fields
-
-    def read_darks(self) -> NDArray[Any]:
-        """Dark frames, (bin, frame, row, col)."""
-        return self._fields // 4000
-
-    def read_bad_pixels(self) -> None:
-        """No pixel is known to be bad."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -179,12 +135,11 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory(prefix="conepacs-rates-") as folder:
         store = open_store(Path(folder).as_uri())
-        reader = NoisyReader()
+        reader = NoisyReader("rates", N_VIEWS, N_ROWS, N_COLS)
         upload(reader, store)
         stored = open_scan_chunks(store, "rates")
-        assert reader.scan.geometry is not None
         rates = row_rates(stored, store) | {"encode_voxels_per_s": encode_rate(stored, store)}
-        updates = update_rates(reader.scan.geometry)
+        updates = update_rates(reader.geometry)
     for name, rate in (rates | updates).items():
         print(f"{name:28} {rate / 1e6:10.1f} M")
     told = {"benchmark": "plan_rates", "machine": platform.machine(), "load": os.getloadavg()[0]}

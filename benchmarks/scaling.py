@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -27,66 +26,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.noisy_reader import NoisyReader
 from ingest.chunks import open_scan_chunks
-from ingest.scan import EnergyBin, FieldFrames, Scan
 from ingest.upload import upload
 from local_cluster.local_cluster import LocalCluster
 from local_cluster.options import ClusterOptions
-from reconstruction.geometry import ConeBeamGeometry
 from spark_jobs.planning.request import ReconstructionRequest
 from storage.filesystem import open_store
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 N_TASKS = 16
 SCAN_ID = "scaling"
-
-
-class NoisyReader:
-    """Poisson counts of a bright field behind a cylinder; views differ by where the noise lies."""
-
-    def __init__(self, n_views: int, side: int) -> None:
-        geometry = ConeBeamGeometry.circular(
-            sod_mm=400.0, sdd_mm=560.0, angles_rad=np.arange(n_views) * 2 * math.pi / n_views, n_rows=side,
-            n_cols=side, pitch_u_mm=0.1, pitch_v_mm=0.1,
-        )  # fmt: skip
-        self.scan = Scan(
-            scan_id=SCAN_ID, source_format="array", content="counts", bins=(EnergyBin(0),), pixel_type="uint16",
-            n_views=n_views, n_rows=side, n_cols=side, geometry=geometry, flats=FieldFrames(4), darks=FieldFrames(4),
-        )  # fmt: skip
-        rng = np.random.default_rng(2)
-        profile = 20_000 * np.exp(-2.0 * np.sqrt(np.maximum(0, 1 - np.linspace(-1.3, 1.3, side) ** 2)))
-        self._base = rng.poisson(profile, size=(4, side, side)).astype("u2")
-        self._fields = rng.poisson(20_000, size=(1, 4, side, side)).astype("u2")
-
-    def available_views(self) -> int:
-        """All views are there."""
-        return self.scan.n_views
-
-    def read_views(self, start: int, stop: int) -> NDArray[Any]:
-        """Counts of some views, (bin, view, row, col)."""
-        return np.stack([np.roll(self._base[v % 4], v, axis=0) for v in range(start, stop)])[None]
-
-    def read_flats(self) -> NDArray[Any]:
-        """Flat frames, (bin, frame, row, col)."""
-        return self._fields
-
-    def read_darks(self) -> NDArray[Any]:
-        """Dark frames, (bin, frame, row, col)."""
-        return self._fields // 4000
-
-    def read_bad_pixels(self) -> None:
-        """No pixel is known to be bad."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def request_of(size: int) -> ReconstructionRequest:
@@ -195,7 +148,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="conepacs-scaling-") as name:
         folder = Path(name)
         store = open_store(folder / "store")
-        upload(NoisyReader(arguments.views, arguments.size * 9 // 8), store)
+        side = arguments.size * 9 // 8
+        reader = NoisyReader(SCAN_ID, arguments.views, side, side, sod_mm=400.0, sdd_mm=560.0, pitch_mm=0.1, n_fields=4)
+        upload(reader, store)
         n_rows = open_scan_chunks(store, SCAN_ID).scan.n_rows
         print(f"{N_TASKS} tasks: {arguments.size}^3 from {arguments.views} views of {n_rows}^2", flush=True)
         options = ClusterOptions(folder / "cluster", data_nodes=1, replication=1, workers=2, worker_cores=1)

@@ -11,7 +11,6 @@ slowness taken out (wall over CPU seconds of its tasks), for machines that are n
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
@@ -26,12 +25,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.noisy_reader import NoisyReader
 from ingest.chunks import open_scan_chunks
-from ingest.scan import EnergyBin, FieldFrames, Scan
 from ingest.upload import upload
 from pacs.sql_index import SqlIndex
 from pacs.tables import MIGRATIONS
-from reconstruction.geometry import ConeBeamGeometry
 from spark_jobs.planning.plan import make_plan
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.running.reconstruct_scan import reconstruct_scan
@@ -46,7 +44,6 @@ from storage.filesystem import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
     from storage.filesystem import Store
@@ -88,49 +85,6 @@ CALIBRATED_ON = (
 JUDGED_ON = Shape("judged", 2, 240, 384, 512, (320, 448, 448), 10, "two_stage", "float16")
 
 
-class NoisyReader:
-    """Poisson counts of a bright field behind a cylinder, shifted from view to view."""
-
-    def __init__(self, shape: Shape) -> None:
-        geometry = ConeBeamGeometry.circular(
-            sod_mm=200.0, sdd_mm=300.0, angles_rad=np.arange(shape.n_views) * 2 * math.pi / shape.n_views,
-            n_rows=shape.n_rows, n_cols=shape.n_cols, pitch_u_mm=0.11, pitch_v_mm=0.11,
-        )  # fmt: skip
-        self.scan = Scan(
-            scan_id=shape.name, source_format="array", content="counts",
-            bins=tuple(EnergyBin(i) for i in range(shape.n_bins)), pixel_type="uint16", n_views=shape.n_views,
-            n_rows=shape.n_rows, n_cols=shape.n_cols, geometry=geometry, flats=FieldFrames(10), darks=FieldFrames(10),
-        )  # fmt: skip
-        rng = np.random.default_rng(1)
-        across = np.linspace(-1.2, 1.2, shape.n_cols)
-        profile = 20_000 * np.exp(-2.5 * np.sqrt(np.maximum(0, 1 - across**2)))
-        self._base = rng.poisson(profile, size=(8, shape.n_rows, shape.n_cols)).astype("u2")
-        self._fields = rng.poisson(20_000, size=(1, 10, shape.n_rows, shape.n_cols)).astype("u2")
-
-    def available_views(self) -> int:
-        """All views are there."""
-        return self.scan.n_views
-
-    def read_views(self, start: int, stop: int) -> NDArray[Any]:
-        """Counts of some views, (bin, view, row, col)."""
-        views = np.stack([np.roll(self._base[v % 8], v, axis=0) for v in range(start, stop)])
-        return np.broadcast_to(views, (self.scan.n_bins, *views.shape)).copy()
-
-    def read_flats(self) -> NDArray[Any]:
-        """Flat frames, (bin, frame, row, col)."""
-        return np.broadcast_to(self._fields, (self.scan.n_bins, *self._fields.shape[1:])).copy()
-
-    def read_darks(self) -> NDArray[Any]:
-        """Dark frames, (bin, frame, row, col)."""
-        return self.read_flats() // 4000
-
-    def read_bad_pixels(self) -> None:
-        """No pixel is known to be bad."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 @dataclass
 class Bench:
     """Store, index and session of all runs."""
@@ -169,7 +123,7 @@ def main() -> int:
         spark = create_session(settings, app_name="simulator", log_file=folder / "spark.log")
         bench = Bench(store, SqlIndex(engine), lambda: spark)
         for shape in (WARM_UP, *CALIBRATED_ON, JUDGED_ON):
-            upload(NoisyReader(shape), store)
+            upload(NoisyReader(shape.name, shape.n_views, shape.n_rows, shape.n_cols, n_bins=shape.n_bins), store)
         bench.run(WARM_UP)
         started = time.perf_counter()
         before = [bench.run(shape) for shape in CALIBRATED_ON]
