@@ -18,18 +18,25 @@ from reconstruction.coverage import check_reconstructable, field_radius_mm, shad
 from reconstruction.errors import GeometryError, ParameterError
 from reconstruction.filtering import FILTER_WINDOWS, RampFilter, ramp_filter
 from reconstruction.geometry import Slab
-from reconstruction.slabs import RowBand, quarter_turn, row_band, view_batches
+from reconstruction.orbits import find_orbits
+from reconstruction.rectify import is_upright, virtual_views
+from reconstruction.redundancy import REDUNDANCIES, find_redundancy
+from reconstruction.reporting import describe
+from reconstruction.slabs import RowBand, quarter_turn, row_band, view_batches, view_rows
+from reconstruction.slice_weights import slice_weights
 from reconstruction.weighting import cosine_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+    from reconstruction.redundancy import Redundancy
     from reconstruction.virtual_views import VirtualViews
+
+    IndexArray = NDArray[np.int64]
 
 #: Changes whenever a kernel's arithmetic does; goes into the identity of what is made.
 KERNEL_VERSION = 2
-REDUNDANCIES: tuple[str, ...] = ("auto", "parker", "wang", "none")
 TILTED: tuple[str, ...] = ("rectify", "general")
 
 
@@ -106,6 +113,9 @@ class SlabSetup:
     virtual : how the views come from frames; None where they are the frames
     views : (view,) int64, the views that the slab uses, ascending
     slice_weights : (view of the geometry, slice of the slab) float32, or None where all are 1
+    redundancy : how rays that are measured more than once share
+    view_rows : (view of the geometry, 2) int64, first row and the one after the last of each view; None where all
+        views need the whole band
     """
 
     geometry: ConeBeamGeometry
@@ -120,22 +130,41 @@ class SlabSetup:
     area: Area | None
     kernel: str
     virtual: VirtualViews | None
-    views: NDArray[np.int64]
+    views: IndexArray
     slice_weights: NDArray[np.float32] | None
+    redundancy: Redundancy
+    view_rows: IndexArray | None
 
     @property
     def weights_are_shared(self) -> bool:
         """Whether `ray_weights` are the same for all views."""
-        return self.geometry.circular_orbit is not None
+        return self.geometry.circular_orbit is not None and self.redundancy.same_for_all_angles
 
     def ray_weights(self, view_index: int, row_start: int, row_stop: int) -> NDArray[np.float64]:
         """Return the factors of a view's rays before the ramp, cosine times redundancy: (row, col) float64."""
-        return cosine_weights(self.geometry, view_index, row_start, row_stop)
+        cosine = cosine_weights(self.geometry, view_index, row_start, row_stop)
+        return cosine * self.redundancy.factors(self.geometry, view_index, row_start, row_stop)
 
-    def band_of(self, view_indices: NDArray[np.int64]) -> RowBand:
+    def band_of(self, view_indices: IndexArray) -> RowBand:
         """Rows that come in for a batch of views: `SlabAccumulator.add` takes them."""
-        del view_indices
-        return self.band
+        if self.view_rows is None:
+            return self.band
+        rows = self.view_rows[view_indices]
+        return RowBand(int(rows[:, 0].min()), int(rows[:, 1].max()))
+
+    def window_of(self, view_indices: IndexArray) -> Window:
+        """The filtered values that come in for a batch of views where nothing else is said."""
+        band = self.band_of(view_indices)
+        return Window(band.row_start, band.row_stop, 0, self.ramp.n_out)
+
+    def batches(self, max_views: int) -> tuple[IndexArray, ...]:
+        """Cut the slab's views into batches of at most `max_views`, in the order in which they are added."""
+        parts = view_batches(self.views.size, self.quarter, max_views)
+        return tuple(self.views[part] for part in parts)
+
+    def describes(self) -> tuple[str, ...]:
+        """Say how the scan is reconstructed, in plain sentences for people and reports."""
+        return describe(self.geometry, self.redundancy, self.virtual, self.kernel)
 
     @property
     def made_area(self) -> Area:
@@ -145,7 +174,7 @@ class SlabSetup:
 
     @property
     def window(self) -> Window:
-        """The filtered values that come in where nothing else is said: the whole row band."""
+        """The filtered values of the whole row band."""
         return Window(self.band.row_start, self.band.row_stop, 0, self.ramp.n_out)
 
 
@@ -161,34 +190,88 @@ def prepare(
 ) -> SlabSetup:
     """Check that the scan can be reconstructed on the grid, and set up one slab or brick of it (default: all).
 
+    Parameters
+    ----------
+    geometry : ConeBeamGeometry
+        Of the frames.
+    grid, parameters, slab, area
+        What to make of them.
+    four_fold, force_general : bool
+        Switch the four-fold kernel off, or the kernel for any pose on: for comparisons.
+
     Raises
     ------
     GeometryError
-        If the arc or the panel does not cover the field.
+        If a line through the field is measured by no view, or a slice between turns is not seen.
+    ParameterError
+        If weights asked for by name do not apply to the scan.
     """
     radius = field_radius_mm(grid, parameters.field_radius_mm)
+    rectify = parameters.tilted == "rectify" and not force_general
+    made = virtual_views(geometry, rectify=rectify)
+    virtual = None if made is None else made[1]
+    geometry = geometry if made is None else made[0]
     check_reconstructable(geometry, grid, radius)
+    orbits = find_orbits(geometry)
+    nearest = float(np.hypot(geometry.poses[:, 0], geometry.poses[:, 1]).min())
+    redundancy = find_redundancy(orbits, parameters.redundancy, math.asin(min(1.0, radius / nearest)))
     slab = slab or Slab(0, grid.shape[0])
-    z_low = grid.origin_mm[2]
-    z_high = z_low + (grid.shape[0] - 1) * grid.voxel_pitch_mm[0]
-    first, last, _, _ = shadow(geometry, radius, z_low, z_high)
+    heights = np.asarray(grid.origin_mm[2] + np.arange(grid.shape[0]) * grid.voxel_pitch_mm[0], dtype=np.float64)
+    first, last, _, _ = shadow(geometry, radius, float(heights[0]), float(heights[-1]))
     ramp = ramp_filter(
         window=parameters.filter_window,
         cutoff=parameters.cutoff,
         n_cols=geometry.n_cols,
         pitch_mm=geometry.pitch_mm[1],
         shadow_cols=(first, last),
+        n_pad=round(parameters.truncation_padding * geometry.n_cols),
     )
-    quarter = quarter_turn(geometry, grid) if four_fold and not force_general and area is None else None
-    band = row_band(geometry, grid, slab, radius)
-    if force_general or geometry.circular_orbit is None:
-        kernel = "any_pose"
-    else:
-        kernel = "upright" if quarter is None else "four_fold"
-    views = np.arange(geometry.n_views)
+    shares = slice_weights(geometry, orbits, radius, heights[slab.z_start : slab.z_stop])
+    plain = shares is None and area is None and not force_general and four_fold
+    quarter = quarter_turn(geometry, grid) if plain else None
+    band, rows, views = _rows_and_views(geometry, grid, slab, radius, shares)
     return SlabSetup(
-        geometry, grid, parameters, slab, band, radius, ramp, quarter, force_general, area, kernel, None, views, None
+        geometry=geometry,
+        grid=grid,
+        parameters=parameters,
+        slab=slab,
+        band=band,
+        radius_mm=radius,
+        ramp=ramp,
+        quarter=quarter,
+        force_general=force_general,
+        area=area,
+        kernel=_kernel(geometry, quarter, force_general=force_general),
+        virtual=virtual,
+        views=views,
+        slice_weights=shares,
+        redundancy=redundancy,
+        view_rows=rows,
     )
+
+
+def _kernel(geometry: ConeBeamGeometry, quarter: int | None, *, force_general: bool) -> str:
+    """Name of the back-projection kernel that fits."""
+    if force_general or not is_upright(geometry):
+        return "any_pose"
+    return "upright" if quarter is None else "four_fold"
+
+
+def _rows_and_views(
+    geometry: ConeBeamGeometry, grid: VolumeGrid, slab: Slab, radius_mm: float, shares: NDArray[np.float32] | None
+) -> tuple[RowBand, IndexArray | None, IndexArray]:
+    """Rows of the whole slab, those of each view where they differ, and the views that the slab uses."""
+    every = np.arange(geometry.n_views)
+    if shares is None and geometry.circular_orbit is not None:
+        return row_band(geometry, grid, slab, radius_mm), None, every
+    low = grid.origin_mm[2] + grid.voxel_pitch_mm[0] * slab.z_start
+    heights = low + grid.voxel_pitch_mm[0] * np.arange(slab.n_slices)
+    used = np.ones((geometry.n_views, slab.n_slices), dtype=bool) if shares is None else shares > 0
+    views = np.flatnonzero(used.any(axis=1))
+    lowest = heights[np.argmax(used, axis=1)]
+    highest = heights[slab.n_slices - 1 - np.argmax(used[:, ::-1], axis=1)]
+    rows = view_rows(geometry, radius_mm, lowest, highest)
+    return RowBand(int(rows[views, 0].min()), int(rows[views, 1].max())), rows, views
 
 
 def reconstruct(
@@ -209,8 +292,9 @@ def reconstruct(
     Parameters
     ----------
     projections : (view, row, col) float32
-        Line integrals [1] of the whole panel.  Not modified.
+        Line integrals [1] of the whole frames.  Not modified.
     geometry : ConeBeamGeometry
+        Of the frames.
     grid : VolumeGrid
         The whole volume, also when only a slab of it is made.
     parameters : FdkParameters, optional
@@ -227,7 +311,7 @@ def reconstruct(
     Returns
     -------
     (z, y, x) float32
-        Linear attenuation mu [1/mm]; 0 outside the field.
+        Linear attenuation mu [1/mm]; the parameters' value outside the field.
 
     Raises
     ------
@@ -246,8 +330,23 @@ def reconstruct(
     setup = prepare(
         geometry, grid, parameters or FdkParameters(), slab, four_fold=four_fold, force_general=force_general
     )
-    accumulator = load_backend(backend).start(setup, threads=threads)
-    for view_indices in view_batches(geometry.n_views, setup.quarter, batch_views):
-        rows = [projections[view, setup.band.row_start : setup.band.row_stop] for view in view_indices]
-        accumulator.add(rows, view_indices)
+    engine = load_backend(backend)
+    accumulator = engine.start(setup, threads=threads)
+    for view_indices in setup.batches(batch_views):
+        band = setup.band_of(view_indices)
+        if setup.virtual is None:
+            rows = [projections[view, band.row_start : band.row_stop] for view in view_indices]
+            accumulator.add(rows, view_indices)
+            continue
+        start, stop = setup.virtual.rows_of_frames(
+            view_indices, band.row_start, band.row_stop, setup.geometry.n_cols
+        )  # fmt: skip
+        frames = [[projections[f, start:stop] for f in setup.virtual.frame_indices[view]] for view in view_indices]
+        accumulator.add(
+            engine.resample(
+                setup, frames, view_indices, frame_row_start=start, row_start=band.row_start, row_stop=band.row_stop,
+                threads=threads,
+            ),
+            view_indices,
+        )  # fmt: skip
     return accumulator.read_slices(0, setup.slab.n_slices)

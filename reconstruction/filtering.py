@@ -36,12 +36,16 @@ class RampFilter:
         Length of the FFT: long enough that no lag in use wraps round.
     col_start, n_out : int
         First column kept, counted from the panel's column 0 (may be negative), and how many.
+    n_pad : int
+        Columns by which each weighted row is continued on both sides before the FFT (`continued_rows`); the left ones
+        stand at the end of the periodic row.
     """
 
     response: Float64Array = field(repr=False)
     n_fft: int
     col_start: int
     n_out: int
+    n_pad: int = 0
 
 
 def fast_fft_length(minimum: int) -> int:
@@ -94,8 +98,32 @@ def window_response(window: str, cutoff: float, n_fft: int) -> Float64Array:
     return np.where(x <= 1 + 1e-12, shapes[window], 0.0)
 
 
+def continued_rows(rows: Float64Array, n_pad: int) -> tuple[Float64Array, Float64Array]:
+    """Continue weighted rows smoothly beyond both ends of the panel, for objects wider than it.
+
+    The row is mirrored about its last value and brought to 0 by a cos^2 (after Ohnesorge, Flohr, Schwarz, Heiken and
+    Bae, Med. Phys. 27 (2000) 39): ``max(0, 2 g[last] - g[last - k]) cos^2(pi/2 k / (n_pad + 1))`` for k = 1 to n_pad.
+
+    Parameters
+    ----------
+    rows : (row, col) float64
+    n_pad : int
+
+    Returns
+    -------
+    (row, n_pad) float64, twice
+        Left and right, both from lower to higher columns.
+    """
+    k = np.arange(1, n_pad + 1)
+    fade = np.cos(math.pi / 2 * k / (n_pad + 1)) ** 2
+    inner = np.minimum(k, rows.shape[1] - 1)
+    left = np.maximum(0.0, 2 * rows[:, :1] - rows[:, inner]) * fade
+    right = np.maximum(0.0, 2 * rows[:, -1:] - rows[:, rows.shape[1] - 1 - inner]) * fade
+    return left[:, ::-1], right
+
+
 def ramp_filter(
-    *, window: str, cutoff: float, n_cols: int, pitch_mm: float, shadow_cols: tuple[float, float]
+    *, window: str, cutoff: float, n_cols: int, pitch_mm: float, shadow_cols: tuple[float, float], n_pad: int = 0
 ) -> RampFilter:
     """Make the filter of one panel.
 
@@ -112,10 +140,12 @@ def ramp_filter(
         Pixel pitch along a row.
     shadow_cols : (low, high) float
         The shadow of the field in columns of the panel (pixel centres at integers).
+    n_pad : int
+        Columns by which rows are continued on both sides.
     """
     col_start = math.floor(shadow_cols[0])
     n_out = math.ceil(shadow_cols[1]) + 1 - col_start
-    longest_lag = max(n_cols - 1 - col_start, col_start + n_out - 1, n_cols - 1)
+    longest_lag = max(n_cols - 1 - col_start, col_start + n_out - 1, n_cols - 1) + n_pad
     n_fft = fast_fft_length(2 * longest_lag + 1)
     lag = np.fft.fftfreq(n_fft, 1.0 / n_fft)
     taps = np.zeros(n_fft)
@@ -124,4 +154,4 @@ def ramp_filter(
     taps[odd] = -1.0 / (np.pi * lag[odd]) ** 2
     response = np.real(np.fft.rfft(taps)) / pitch_mm * window_response(window, cutoff, n_fft)
     response.setflags(write=False)
-    return RampFilter(response, n_fft, col_start, n_out)
+    return RampFilter(response, n_fft, col_start, n_out, n_pad)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.coverage import shadow
-from reconstruction.errors import MemoryBudgetError, ParameterError
+from reconstruction.errors import GeometryError, MemoryBudgetError, ParameterError
 from reconstruction.geometry import Slab, VolumeGrid
+from reconstruction.projection import projection_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     from reconstruction.geometry import ConeBeamGeometry
 
+    Float64Array = NDArray[np.float64]
     IndexArray = NDArray[np.int64]
 
 #: Slab borders fall on multiples of this (the widest SIMD step), so that a voxel's value does not
 #: depend on how the volume was cut.
 SLAB_ALIGNMENT = 16
+_CIRCLE_POINTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,39 @@ def row_band(geometry: ConeBeamGeometry, grid: VolumeGrid, slab: Slab, radius_mm
     start = max(0, min(geometry.n_rows - 1, math.floor(first - 1e-6)))
     stop = min(geometry.n_rows, max(start + 1, math.floor(last + 1e-6) + 2))
     return RowBand(start, stop)
+
+
+def view_rows(
+    geometry: ConeBeamGeometry, radius_mm: float, z_low_mm: Float64Array, z_high_mm: Float64Array
+) -> IndexArray:
+    """Rows that the field between two heights projects to, view by view, cut to the panel (at least one row).
+
+    Parameters
+    ----------
+    geometry : ConeBeamGeometry
+    radius_mm : float
+    z_low_mm, z_high_mm : (view,) float64
+
+    Returns
+    -------
+    (view, 2) int64
+        Start and stop.
+    """
+    matrices = projection_matrices(geometry)
+    angle = 2 * math.pi * np.arange(_CIRCLE_POINTS) / _CIRCLE_POINTS
+    outside = radius_mm / math.cos(math.pi / _CIRCLE_POINTS)
+    x, y = outside * np.cos(angle), outside * np.sin(angle)
+    low, high = np.full(geometry.n_views, np.inf), np.full(geometry.n_views, -np.inf)
+    for z in (z_low_mm, z_high_mm):
+        row, depth = (
+            m[:, 0:1] * x + m[:, 1:2] * y + (m[:, 2] * z + m[:, 3])[:, None] for m in (matrices[:, 1], matrices[:, 2])
+        )
+        if float(depth.min()) <= 0:
+            raise GeometryError(f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view")
+        low, high = np.minimum(low, (row / depth).min(axis=1)), np.maximum(high, (row / depth).max(axis=1))
+    start = np.clip(np.floor(low - 1e-6).astype(np.int64), 0, geometry.n_rows - 1)
+    stop = np.clip(np.floor(high + 1e-6).astype(np.int64) + 2, start + 1, geometry.n_rows)
+    return np.stack([start, stop], axis=1)
 
 
 def cut_slabs(n_slices: int, n_slabs: int, alignment: int = SLAB_ALIGNMENT) -> tuple[Slab, ...]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reconstruction.orbits import find_orbits
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -54,25 +56,17 @@ def cosine_weights(geometry: ConeBeamGeometry, view_index: int, row_start: int, 
 
 
 def angular_gap_weights(geometry: ConeBeamGeometry) -> Float64Array:
-    """Half the angle from each view's neighbour before to its neighbour after, round the full circle.
+    """Angle that each view stands for: half that from its neighbour before to its neighbour after on its track.
 
-    Equal steps, unequal steps and doubled views all sum to 2 pi.
+    Equal steps, unequal steps and doubled views sum to 2 pi on a full turn.  A hole in the arc is nobody's: the views
+    beside it stand for half a usual step on that side.  Camera positions and circles count apart, and on a helix every
+    turn does.
 
     Returns
     -------
     (view,) float64 [rad]
     """
-    n_views = geometry.n_views
-    if n_views == 1:
-        return np.array([2 * math.pi])
-    angles = np.mod(geometry.source_angles_rad, 2 * math.pi)
-    order = np.argsort(angles, kind="stable")
-    ordered = angles[order]
-    after = np.diff(np.append(ordered, ordered[0] + 2 * math.pi))
-    before = np.roll(after, 1)
-    weights = np.empty(n_views)
-    weights[order] = (after + before) / 2
-    return weights
+    return find_orbits(geometry).shares_rad
 
 
 def view_scales(geometry: ConeBeamGeometry) -> Float64Array:

@@ -37,14 +37,14 @@ class SlabAccumulator(Protocol):
     def add(
         self, line_integrals: Sequence[NDArray[np.float32]] | NDArray[np.float32], view_indices: NDArray[np.int64]
     ) -> None:
-        """Weight, filter and back-project the slab's row band of some views: (view, row, col) float32."""
+        """Weight, filter and back-project some views: (view, row, col) float32, rows of `setup.band_of(views)`."""
 
     def add_filtered(
         self, filtered: NDArray[np.float32], view_indices: NDArray[np.int64], window: Window | None = None
     ) -> None:
         """Back-project rows that `Backend.filter_rows` made: (view, row, filtered col) float32.
 
-        They are the slab's row band, or the `window` that its part of the field projects to.
+        They are the rows of `setup.band_of(views)`, or the `window` that its part of the field projects to.
         """
 
     def read_slices(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -69,6 +69,22 @@ class Backend(Protocol):
         threads: int | None = None,
     ) -> NDArray[np.float32]:
         """Weight and filter rows from `row_start` on: (view, row, col) to (view, row, filtered col)."""
+
+    def resample(
+        self,
+        setup: SlabSetup,
+        frames: Sequence[Sequence[NDArray[np.float32]]],
+        view_indices: NDArray[np.int64],
+        *,
+        frame_row_start: int,
+        row_start: int,
+        row_stop: int,
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Make rows of virtual views from rows of their frames: (view)(slot)(row, col) to (view, row, col).
+
+        `setup.virtual` says how; `reconstruction.virtual_views.resample_view` does it the plain way.
+        """
 
 
 def load_backend(name: str) -> Backend:

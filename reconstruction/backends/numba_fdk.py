@@ -18,8 +18,10 @@ import scipy.fft
 from reconstruction.backends import circular_kernels as kernels
 from reconstruction.backends.any_pose_kernel import back_project_any_pose
 from reconstruction.backends.simd import ISA_TAGS, MAX_STEP_ROWS, host_features
-from reconstruction.coverage import projection_matrices
-from reconstruction.weighting import cosine_weights, view_scales
+from reconstruction.errors import BackendUnavailableError
+from reconstruction.projection import projection_matrices
+from reconstruction.virtual_views import resample_view
+from reconstruction.weighting import view_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +73,11 @@ class NumbaFdk:
 
     def start(self, setup: SlabSetup, *, threads: int | None = None) -> NumbaAccumulator:
         """Begin a slab."""
+        if setup.slice_weights is not None or setup.ramp.n_pad or setup.parameters.outside_value:
+            raise BackendUnavailableError(
+                f"back end '{self.name}' has no slice weights, truncation padding or outside value yet: "
+                f"take numpy_reference"
+            )
         return NumbaAccumulator(setup, self.isa, threads or usable_cores())
 
     def filter_rows(
@@ -91,6 +98,31 @@ class NumbaFdk:
             np.take(rows, columns, axis=1, mode="wrap", out=out[index, row_at : row_at + len(rows)])
 
         _filter(setup, line_integrals, view_indices, row_start, threads or usable_cores(), keep)
+        return out
+
+    def resample(
+        self,
+        setup: SlabSetup,
+        frames: Sequence[Sequence[Float32Array]],
+        view_indices: IndexArray,
+        *,
+        frame_row_start: int,
+        row_start: int,
+        row_stop: int,
+        threads: int | None = None,
+    ) -> Float32Array:
+        """Make rows of virtual views from rows of their frames."""
+        virtual = setup.virtual
+        assert virtual is not None
+        out = np.empty((len(view_indices), row_stop - row_start, setup.geometry.n_cols), dtype=np.float32)
+
+        def one_view(index: int) -> None:
+            out[index] = resample_view(
+                virtual, int(view_indices[index]), frames[index], frame_row_start=frame_row_start,
+                row_start=row_start, row_stop=row_stop, n_cols=setup.geometry.n_cols,
+            )  # fmt: skip
+
+        _run(threads or usable_cores(), one_view, range(len(view_indices)))
         return out
 
 
@@ -121,10 +153,10 @@ def _filter(
         weights = np.empty((n_rows, geometry.n_cols), dtype=np.float32)
         for first in range(0, n_rows, _FFT_ROWS):
             stop = min(n_rows, first + _FFT_ROWS)
-            weights[first:stop] = cosine_weights(geometry, view_index, row_start + first, row_start + stop)
+            weights[first:stop] = setup.ray_weights(view_index, row_start + first, row_start + stop)
         return weights
 
-    shared = weights_of(0) if geometry.circular_orbit is not None else None
+    shared = weights_of(0) if setup.weights_are_shared else None
 
     def one_view(index: int) -> None:
         weights = shared if shared is not None else weights_of(int(view_indices[index]))
@@ -154,19 +186,19 @@ class NumbaAccumulator:
     def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: IndexArray) -> None:
         """Weight, filter and back-project the band's rows: (view, row, col) float32."""
         ramp = self.setup.ramp
-        window = self.setup.window
+        window = self.setup.window_of(view_indices)
         views = self._bordered_views(len(view_indices), window)
         scale = self._scale_of_views(view_indices)
 
         def keep(index: int, row_at: int, rows: Float32Array) -> None:
             kernels.transpose_rows(rows, views[index], ramp.col_start, row_at + 1, scale[index])
 
-        _filter(self.setup, line_integrals, view_indices, self.setup.band.row_start, self.threads, keep)
+        _filter(self.setup, line_integrals, view_indices, window.row_start, self.threads, keep)
         self._back_project(views, view_indices, window)
 
     def add_filtered(self, filtered: Float32Array, view_indices: IndexArray, window: Window | None = None) -> None:
         """Back-project filtered rows of the band, or of a window of it: (view, row, filtered col) float32."""
-        window = window or self.setup.window
+        window = window or self.setup.window_of(view_indices)
         views = self._bordered_views(len(view_indices), window)
         scale = self._scale_of_views(view_indices)
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.coverage import projection_matrices
-from reconstruction.weighting import cosine_weights, view_scales
+from reconstruction.filtering import continued_rows
+from reconstruction.virtual_views import resample_view
+from reconstruction.weighting import view_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +60,40 @@ class NumpyReference:
         views = [_filter(setup, p, int(i), row_start) for p, i in zip(line_integrals, view_indices, strict=True)]
         return np.stack(views).astype(np.float32)
 
+    def resample(
+        self,
+        setup: SlabSetup,
+        frames: Sequence[Sequence[Float32Array]],
+        view_indices: NDArray[np.int64],
+        *,
+        frame_row_start: int,
+        row_start: int,
+        row_stop: int,
+        threads: int | None = None,
+    ) -> Float32Array:
+        """Make rows of virtual views from their frames' rows: (view)(slot)(row, col) to (view, row, col) float32."""
+        del threads
+        assert setup.virtual is not None
+        return np.stack([
+            resample_view(
+                setup.virtual, int(view), slots, frame_row_start=frame_row_start, row_start=row_start,
+                row_stop=row_stop, n_cols=setup.geometry.n_cols,
+            )
+            for view, slots in zip(view_indices, frames, strict=True)
+        ])  # fmt: skip
+
 
 def _filter(setup: SlabSetup, projection: Float32Array, view_index: int, row_start: int) -> Float64Array:
     """Filter one projection: (row, col) to (row, filtered col) float64."""
     ramp = setup.ramp
-    weights = cosine_weights(setup.geometry, view_index, row_start, row_start + len(projection))
-    spectrum = np.fft.rfft(projection * weights, ramp.n_fft, axis=1) * ramp.response
+    weighted = projection * setup.ray_weights(view_index, row_start, row_start + len(projection))
+    periodic = np.zeros((len(weighted), ramp.n_fft))
+    periodic[:, : weighted.shape[1]] = weighted
+    if ramp.n_pad:
+        left, right = continued_rows(weighted, ramp.n_pad)
+        periodic[:, ramp.n_fft - ramp.n_pad :] = left
+        periodic[:, weighted.shape[1] : weighted.shape[1] + ramp.n_pad] = right
+    spectrum = np.fft.rfft(periodic, axis=1) * ramp.response
     filtered = np.fft.irfft(spectrum, ramp.n_fft, axis=1)
     # Columns left of the panel sit at the end of the periodic row.
     return np.asarray(np.take(filtered, np.arange(ramp.col_start, ramp.col_start + ramp.n_out), axis=1, mode="wrap"))
@@ -89,22 +119,26 @@ class ReferenceAccumulator:
 
     def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: NDArray[np.int64]) -> None:
         """Weight, filter and back-project: (view, row, col) float32."""
+        window = self.setup.window_of(view_indices)
         for projection, view_index in zip(line_integrals, view_indices, strict=True):
-            filtered = _filter(self.setup, projection, int(view_index), self.setup.band.row_start)
-            self._back_project(filtered, int(view_index), self.setup.window)
+            filtered = _filter(self.setup, projection, int(view_index), window.row_start)
+            self._back_project(filtered, int(view_index), window)
 
     def add_filtered(
         self, filtered: Float32Array, view_indices: NDArray[np.int64], window: Window | None = None
     ) -> None:
         """Back-project filtered rows: (view, row, filtered col) float32."""
+        window = window or self.setup.window_of(view_indices)
         for rows, view_index in zip(filtered, view_indices, strict=True):
-            self._back_project(rows.astype(np.float64), int(view_index), window or self.setup.window)
+            self._back_project(rows.astype(np.float64), int(view_index), window)
 
     def _back_project(self, filtered: Float64Array, view_index: int, window: Window) -> None:
         """Add one view: bilinear interpolation, 0 beyond the window."""
         padded = np.pad(filtered, 1)
         matrix = self.matrices[view_index]
-        for index, z in enumerate(self.z):
+        shares = np.ones(self.z.size) if self.setup.slice_weights is None else self.setup.slice_weights[view_index]
+        for index in np.flatnonzero(shares):
+            z = self.z[index]
             a, b, depth = (m[0] * self.x + m[1] * self.y + m[2] * z + m[3] for m in matrix)
             col = a / depth - self.setup.ramp.col_start - window.col_start + 1
             row = b / depth - window.row_start + 1
@@ -115,10 +149,12 @@ class ReferenceAccumulator:
             lower = (1 - fu) * padded[j, i] + fu * padded[j, i + 1]
             upper = (1 - fu) * padded[j + 1, i] + fu * padded[j + 1, i + 1]
             value = (1 - fv) * lower + fv * upper
-            self.sums[index] += np.where(seen, self.scales[view_index] * value / depth**2, 0)
+            scale = self.scales[view_index] * float(shares[index])
+            self.sums[index] += np.where(seen, scale * value / depth**2, 0)
 
     def read_slices(self, start: int, stop: int) -> Float32Array:
         """Slices of the slab as (z, y, x) float32."""
-        volume = np.zeros((stop - start, *self.inside.shape), dtype=np.float32)
+        outside = self.setup.parameters.outside_value
+        volume = np.full((stop - start, *self.inside.shape), outside, dtype=np.float32)
         volume[:, self.inside] = self.sums[start:stop]
         return volume

@@ -51,7 +51,7 @@ def test_bricks_hold_the_voxels_of_the_slab(geometry, name, pitch_z):
     accumulator = backend.start(whole, threads=1)
     for start in VIEW_STARTS:
         part = views[start : start + 8]
-        accumulator.add_filtered(np.ascontiguousarray(rows[part, slice(*_rows(whole))]), part)
+        accumulator.add_filtered(np.ascontiguousarray(rows[part, slice(*_rows(whole, part))]), part)
     expected = accumulator.read_slices(0, grid.shape[0])
     borders = cut_evenly(80, 3, 16)
     made = np.zeros_like(expected)
@@ -72,8 +72,9 @@ def test_bricks_hold_the_voxels_of_the_slab(geometry, name, pitch_z):
     assert read < 9 * len(VIEW_STARTS) * geometry.n_rows * whole.ramp.n_out
 
 
-def _rows(setup):
-    return setup.band.row_start, setup.band.row_stop
+def _rows(setup, views):
+    band = setup.band_of(views)
+    return band.row_start, band.row_stop
 
 
 @settings(max_examples=40, deadline=None)

@@ -64,11 +64,18 @@ def geometry_of(angles_rad):
     )
 
 
-@given(st.lists(st.floats(0, 6.28), min_size=2, max_size=40))
-def test_angular_gaps_sum_to_a_turn_and_are_never_negative(angles):
+@given(st.lists(st.floats(0.6, 1.4), min_size=12, max_size=40))
+def test_angular_gaps_sum_to_a_turn_and_are_never_negative(steps):
+    angles = np.cumsum(steps) / np.sum(steps) * 2 * math.pi
     weights = angular_gap_weights(geometry_of(angles))
     assert weights.sum() == pytest.approx(2 * math.pi)
     assert weights.min() >= -1e-12
+
+
+@given(arc=st.integers(20, 300), start=st.floats(0, 6.2))
+def test_no_view_gets_the_hole_of_a_short_arc(arc, start):
+    weights = angular_gap_weights(geometry_of(start + np.radians(np.arange(arc))))
+    assert weights == pytest.approx(np.full(arc, math.radians(1)))
 
 
 def test_doubled_views_share_their_weight():

@@ -149,7 +149,8 @@ def test_too_small_a_room_or_slab_is_refused():
     ("geometry", "words"),
     [
         (geometry_of(angles_rad=np.radians(np.arange(181, 211.5, 0.5))), "61 views cover an arc of 30.5 degrees"),
-        (geometry_of(offset_u_mm=25.0), "the panel covers columns 0 to 79"),
+        (geometry_of(offset_u_mm=45.0), "lines 0 mm from the axis, in any direction, are measured by no view"),
+        (geometry_of(n_cols=20), "the panel covers columns 0 to 19"),
         (geometry_of(n_cols=20), "the shadow of the field of radius 12 mm"),
     ],
 )

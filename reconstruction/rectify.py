@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which virtual views a scan needs: tilted panels set upright, and camera positions merged into wide rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reconstruction.geometry import ORBIT_TOLERANCE_PIXELS, ConeBeamGeometry
+from reconstruction.orbits import find_orbits
+from reconstruction.virtual_views import VirtualViews
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reconstruction.orbits import Track
+
+    Float64Array = NDArray[np.float64]
+    IndexArray = NDArray[np.int64]
+
+#: Camera positions are merged if their angles agree within this share of a view step.
+MERGED_SHARE = 0.1
+#: ... and their sources within this share of their distance from the axis, and of a pixel's height on it.
+_SOURCE_SHARE, _HEIGHT_PIXELS = 1e-3, 0.5
+
+
+def is_upright(geometry: ConeBeamGeometry) -> bool:
+    """Whether v runs along the axis and u across it in every view, within 1e-4 of a pixel over the panel."""
+    steps = np.linalg.norm(geometry.poses[:, 6:9], axis=1), np.linalg.norm(geometry.poses[:, 9:12], axis=1)
+    off_u = np.abs(geometry.poses[:, 8]) * geometry.n_cols
+    off_v = np.abs(geometry.poses[:, 9:11]).max(axis=1) * geometry.n_rows
+    tolerance = ORBIT_TOLERANCE_PIXELS * np.minimum(*steps)
+    return bool((off_u <= tolerance).all() and (off_v <= tolerance).all() and (geometry.poses[:, 11] > 0).all())
+
+
+@lru_cache(maxsize=8)
+def virtual_views(geometry: ConeBeamGeometry, *, rectify: bool) -> tuple[ConeBeamGeometry, VirtualViews] | None:
+    """Return the views that are to be reconstructed in place of the frames, and how they come from them.
+
+    Parameters
+    ----------
+    geometry : ConeBeamGeometry
+        Of the frames.
+    rectify : bool
+        Set tilted panels upright.
+
+    Returns
+    -------
+    (ConeBeamGeometry, VirtualViews) or None
+        None where the frames themselves are the views.
+    """
+    merged = _merged_frames(geometry)
+    tilted = rectify and not is_upright(geometry)
+    if merged is None and not tilted:
+        return None
+    frames = np.arange(geometry.n_views)[:, None] if merged is None else merged
+    return _make(geometry, frames, tilted=tilted)
+
+
+def _merged_frames(geometry: ConeBeamGeometry) -> IndexArray | None:
+    """Frames (view, slot) of camera positions that all agree in their angles; None where they do not."""
+    orbits = find_orbits(geometry)
+    parts = []
+    for ring in range(len(orbits.ring_heights_mm)):
+        tracks = orbits.ring_tracks(ring)
+        if len(tracks) != orbits.n_positions or len(tracks) < 2:
+            return None
+        columns = [tracks[0].views]
+        for other in tracks[1:]:
+            matched = _matching_views(geometry, tracks[0], other)
+            if matched is None:
+                return None
+            columns.append(matched)
+        parts.append(np.stack(columns, axis=1))
+    frames = np.concatenate(parts)
+    return frames[np.argsort(frames.min(axis=1), kind="stable")]
+
+
+def _matching_views(geometry: ConeBeamGeometry, track: Track, other: Track) -> IndexArray | None:
+    """For each view of a track the one of another from the same place; None where some have none."""
+    if track.views.size != other.views.size:
+        return None
+    tolerance = MERGED_SHARE * track.step_rad
+    best = None
+    for shift in (-1, 0, 1):  # the first view may lie on the other side of angle 0
+        views = np.roll(other.views, shift)
+        turned = geometry.source_angles_rad[views] - geometry.source_angles_rad[track.views]
+        off = np.abs(np.mod(turned + math.pi, 2 * math.pi) - math.pi).max()
+        if off <= tolerance:
+            best = views
+    if best is None:
+        return None
+    poses, others = geometry.poses[track.views], geometry.poses[best]
+    radii = np.hypot(poses[:, 0], poses[:, 1])
+    far = np.abs(np.hypot(others[:, 0], others[:, 1]) - radii) > _SOURCE_SHARE * radii
+    pixel = geometry.pitch_mm[0] * geometry.sod_mm / geometry.sdd_mm
+    high = np.abs(others[:, 2] - poses[:, 2]) > _HEIGHT_PIXELS * pixel
+    return None if bool((far | high).any()) else best
+
+
+def _make(geometry: ConeBeamGeometry, frames: IndexArray, *, tilted: bool) -> tuple[ConeBeamGeometry, VirtualViews]:
+    """Lay one upright panel behind each view's source that holds all its frames' pixels."""
+    poses = geometry.poses[frames]  # (view, slot, 12)
+    beta = np.arctan2(poses[..., 1], poses[..., 0])
+    turn = np.mod(beta - beta[:, :1] + math.pi, 2 * math.pi) - math.pi
+    mean_turn = turn.mean(axis=1)
+    view_beta = beta[:, 0] + mean_turn
+    cos, sin = np.cos(view_beta), np.sin(view_beta)
+    zero = np.zeros_like(cos)
+    u_axis = np.stack([-sin, cos, zero], axis=1)
+    inward = np.stack([-cos, -sin, zero], axis=1)
+    axes = np.stack([u_axis, np.broadcast_to([0.0, 0.0, 1.0], u_axis.shape), inward], axis=1)  # (view, axis, 3)
+    # Frames as seen from their own sources, turned into the view's angle: each panel goes with its source.
+    back = -(turn - mean_turn[:, None])
+    local = np.stack(
+        [_turned(part, back) for part in (poses[..., 3:6] - poses[..., 0:3], poses[..., 6:9], poses[..., 9:12])], axis=2
+    )
+    local = np.einsum("vak,vspk->vspa", axes, local)  # (view, slot, centre | u | v, along u | v | inward)
+    middle_col, middle_row = (geometry.n_cols - 1) / 2, (geometry.n_rows - 1) / 2
+    corner = local[:, :, 0] - middle_col * local[:, :, 1] - middle_row * local[:, :, 2]
+    rays = np.stack([local[:, :, 1], local[:, :, 2], corner], axis=-1)  # B: (col, row, 1) to a ray
+    distance = float(local[:, :, 0, 2].mean())
+    pitch_v, pitch_u = geometry.pitch_mm
+    tracks = find_orbits(geometry).track_of[frames[:, 0]]
+    u_start, n_cols, v_start, n_rows = _panel(geometry, rays, distance, tracks, (pitch_u, pitch_v))
+    panel = np.zeros((len(frames), 3, 3))  # A: (col, row, 1) of the virtual panel to a ray
+    panel[:, 0, 0], panel[:, 0, 2] = pitch_u, u_start
+    panel[:, 1, 1], panel[:, 1, 2] = pitch_v, v_start
+    panel[:, 2, 2] = distance
+    homographies = np.linalg.inv(rays) @ panel[:, None]
+    radius = np.hypot(poses[..., 0], poses[..., 1]).mean(axis=1)
+    source = np.stack([radius * cos, radius * sin, poses[..., 2].mean(axis=1)], axis=1)
+    center = source + distance * inward + (u_start + (n_cols - 1) / 2 * pitch_u)[:, None] * u_axis
+    center[:, 2] += v_start + (n_rows - 1) / 2 * pitch_v
+    up = np.broadcast_to([0.0, 0.0, pitch_v], u_axis.shape)
+    made = np.concatenate([source, center, pitch_u * u_axis, up], axis=1)
+    virtual = VirtualViews(
+        frame_indices=frames.astype(np.int64),
+        homographies=homographies,
+        feather_px=_feather(geometry) if frames.shape[1] > 1 else 1.0,
+        frame_rows=geometry.n_rows,
+        frame_cols=geometry.n_cols,
+        rectified=tilted,
+        merged=frames.shape[1] > 1,
+    )
+    gaps = _column_gaps(geometry, homographies, n_rows, n_cols)
+    return ConeBeamGeometry(made, n_rows, n_cols, gaps), virtual
+
+
+def _turned(vectors: Float64Array, angles: Float64Array) -> Float64Array:
+    """Vectors (..., 3) turned about z."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1)
+
+
+def _panel(
+    geometry: ConeBeamGeometry, rays: Float64Array, distance: float, tracks: IndexArray, pitch: tuple[float, float]
+) -> tuple[Float64Array, int, float, int]:
+    """First column's place of each view, columns, first row's place, rows of a panel that holds all frames [mm]."""
+    corners = np.array([[c, r, 1.0] for c in (0, geometry.n_cols - 1) for r in (0, geometry.n_rows - 1)])
+    at = np.einsum("vsak,ck->vsca", rays, corners)
+    u, v = (distance * at[..., k] / at[..., 2] for k in (0, 1))
+    low, high = np.empty(len(rays)), np.empty(len(rays))
+    for track in np.unique(tracks):
+        same = tracks == track
+        low[same], high[same] = u[same].min(), u[same].max()
+    n_cols = math.ceil(float((high - low).max()) / pitch[0] - 1e-3) + 1
+    n_rows = math.ceil(float(v.max() - v.min()) / pitch[1] - 1e-3) + 1
+    start_u = (low + high - (n_cols - 1) * pitch[0]) / 2
+    start_v = float(v.max() + v.min() - (n_rows - 1) * pitch[1]) / 2
+    return start_u, n_cols, start_v, n_rows
+
+
+def _feather(geometry: ConeBeamGeometry) -> float:
+    """Columns over which neighbouring camera positions are blended: their overlap."""
+    tracks = find_orbits(geometry).ring_tracks(0)
+    ordered = sorted(tracks, key=lambda t: t.fan)
+    overlaps = [(a.fan[1] - b.fan[0]) / a.pixel_rad for a, b in itertools.pairwise(ordered)]
+    return max(1.0, min(overlaps))
+
+
+def _column_gaps(
+    geometry: ConeBeamGeometry, homographies: Float64Array, n_rows: int, n_cols: int
+) -> tuple[tuple[int, int], ...]:
+    """Columns of the virtual panel, inside of it, that some view's frames do not measure at the middle row."""
+    points = np.stack([np.arange(n_cols), np.full(n_cols, (n_rows - 1) / 2), np.ones(n_cols)])
+    measured = np.ones(n_cols, dtype=bool)
+    for matrices in homographies[:: max(1, len(homographies) // 64)]:
+        mapped = matrices @ points
+        x = mapped[:, 0] / mapped[:, 2]
+        seen = ((x >= -0.5) & (x <= geometry.n_cols - 0.5)).any(axis=0)
+        for start, stop in geometry.column_gaps:
+            seen &= ~((x > start - 0.5) & (x < stop - 0.5)).any(axis=0)
+        measured &= seen
+    inside = np.flatnonzero(measured)
+    if not inside.size:
+        return ()
+    lacking = ~measured
+    lacking[: inside[0]] = lacking[inside[-1] :] = False
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], lacking.astype(np.int8), [0]])))
+    return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
