@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import backup, cluster, demo, doctor, inspect, jobs, pacs, plan, reconstruct, serve, upload
+from cli import backup, cluster, demo, doctor, inspect, jobs, look, pacs, plan, reconstruct, serve, upload
 from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, SettingError, exit_code_of
 from cli.logs import LogConfig, LogFormat, LogLevel, LogSettings, set_up_logging
 from cli.settings import load
@@ -64,6 +64,8 @@ def _add(verb: Callable[..., None]) -> None:
 _add(upload.upload)
 _add(inspect.inspect)
 _add(plan.plan)
+_add(look.preview)
+_add(look.sweep)
 _add(reconstruct.reconstruct)
 _add(serve.serve)
 app.add_typer(pacs.app, name="pacs")

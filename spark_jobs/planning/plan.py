@@ -9,7 +9,6 @@ its value, ``sizing`` and ``brick_sizing`` cut the volume, ``ways`` chooses, ``s
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 from pacs.preview import preview_factor
@@ -26,6 +25,7 @@ from reconstruction.fdk import SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.coarse_voxels import binning_notes, fitting_binning
+from spark_jobs.planning.few_views import few_views_note
 from spark_jobs.planning.plan_record import ReconstructionPlan, geometry_of, plan_from_bytes, working_geometry
 from spark_jobs.planning.sizing import Sizing, slab_alignment
 from spark_jobs.planning.tuning import load_rates
@@ -159,12 +159,9 @@ def _notes(
             f"{cut_off} of {grid.shape[0]} slices have voxels that some views do not see (cone angle): "
             f"mu is too low there"
         )
-    wanted_views = math.pi * radius_mm / grid.voxel_pitch_mm[1]
-    if geometry.n_views < 0.5 * wanted_views:
-        notes.append(
-            f"{geometry.n_views} views are few for a field of {2 * radius_mm / grid.voxel_pitch_mm[1]:.0f} voxels: "
-            f"expect streaks; take coarser voxels or a softer filter (about {wanted_views:.0f} views would do)"
-        )
+    few = few_views_note(geometry.n_views, radius_mm, grid.voxel_pitch_mm[1])
+    if few:
+        notes.append(few)
     if geometry.circular_orbit is None:
         notes.append(
             "the poses are not one circle with an upright panel: the kernel for any pose runs, and it is slower"

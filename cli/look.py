@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``conepacs preview`` and ``conepacs sweep``: a quick look before the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.archive import open_existing_store
+from cli.options import JsonOption, StoreOption
+from cli.output import print_json, print_pairs
+from cli.settings import StoreSettings, load
+
+ScanArgument = Annotated[str, typer.Argument(help="Id of a stored scan.", metavar="SCAN_ID", show_default=False)]
+BinOption = Annotated[int, typer.Option("--bin", help="Energy bin, from 0.", metavar="BIN", min=0)]
+HeightOption = Annotated[
+    float | None,
+    typer.Option("--z", help="Height of the slice in mm.", metavar="MM", show_default="middle of what is seen"),
+]
+VoxelsOption = Annotated[int, typer.Option("--voxels", help="Voxels across the field.", metavar="N")]
+ViewsOption = Annotated[int, typer.Option("--views", help="Views to use at most, evenly spread.", metavar="N")]
+WindowOption = Annotated[str, typer.Option("--filter", help="Window of the ramp filter.", metavar="NAME")]
+CutoffOption = Annotated[float, typer.Option("--cutoff", help="Highest frequency, of Nyquist.", metavar="SHARE")]
+FieldOption = Annotated[
+    float | None,
+    typer.Option("--field-radius", help="Look at this radius about the axis only, in mm.", metavar="MM",
+                 show_default="what the panel sees"),
+]  # fmt: skip
+BackendOption = Annotated[str, typer.Option("--backend", help="What computes.", metavar="NAME")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="PNG to write.", metavar="FILE", show_default="SCAN_ID-VERB.png")
+]
+
+
+def preview(
+    scan_id: ScanArgument,
+    store: StoreOption = None,
+    bin_index: BinOption = 0,
+    coarse: Annotated[
+        bool, typer.Option("--coarse", help="The whole volume in coarse voxels instead of one slice.")
+    ] = False,
+    z_mm: HeightOption = None,
+    voxels: VoxelsOption = 256,
+    views: ViewsOption = 180,
+    window: WindowOption = "hann",
+    cutoff: CutoffOption = 1.0,
+    field_radius: FieldOption = None,
+    backend: BackendOption = "numba",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at one slice, or at the whole volume in coarse voxels, from some of the views: in seconds, without Spark.
+
+        conepacs preview stone
+        conepacs preview stone --z 4.2 --voxels 512 --out slice.png
+        conepacs preview stone --coarse --voxels 128
+
+    As a job, with the picture in the store: conepacs jobs submit preview --set scan_id=stone
+    """
+    from spark_jobs.looks.parameters import PreviewParameters
+
+    parameters = PreviewParameters(
+        scan_id, bin_index, coarse, z_mm, voxels, views, window, cutoff, field_radius, backend
+    )  # fmt: skip
+    from ingest.chunks import open_scan_chunks
+    from spark_jobs.looks.kind_runs import preview_figures
+    from spark_jobs.looks.preview import preview as look_at
+    from spark_jobs.looks.sheet import preview_png
+
+    stored = open_scan_chunks(open_existing_store(load(StoreSettings, store=store).store), scan_id)
+    look = look_at(stored, parameters)
+    path = _write(out or Path(f"{scan_id}-preview.png"), preview_png(look))
+    _tell(f"Preview of {scan_id}", preview_figures(look) | {"picture": path}, as_json=as_json)
+
+
+def sweep(
+    scan_id: ScanArgument,
+    parameter: Annotated[
+        str,
+        typer.Option("--parameter", help="shift-px, shift-v-px, roll-deg, cutoff or filter.", metavar="NAME"),
+    ] = "shift-px",
+    start: Annotated[float | None, typer.Option("--from", help="First value.", metavar="X")] = None,
+    stop: Annotated[float | None, typer.Option("--to", help="Last value.", metavar="X")] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Values from first to last.", metavar="N", min=2)] = 9,
+    values: Annotated[
+        str | None, typer.Option("--values", help="The values themselves, with commas.", metavar="X,Y,...")
+    ] = None,
+    score: Annotated[
+        str, typer.Option("--score", help="entropy (less is better) or sharpness (more is).", metavar="NAME")
+    ] = "entropy",
+    store: StoreOption = None,
+    bin_index: BinOption = 0,
+    z_mm: HeightOption = None,
+    voxels: VoxelsOption = 256,
+    views: ViewsOption = 180,
+    window: WindowOption = "hann",
+    cutoff: CutoffOption = 1.0,
+    field_radius: FieldOption = None,
+    backend: BackendOption = "numba",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Reconstruct one slice with many values of one parameter, score each, and draw all on a contact sheet.
+
+    shift-px moves the panel along its rows (the centre of rotation), shift-v-px along its columns, roll-deg turns it.
+
+        conepacs sweep stone --from -2 --to 2
+        conepacs sweep stone --parameter roll-deg --from -0.5 --to 0.5 --steps 11 --z 8
+        conepacs sweep stone --parameter filter --values ram-lak,shepp-logan,hann --score sharpness
+    """
+    from spark_jobs.looks.parameters import SweepParameters
+
+    parameters = SweepParameters(
+        scan_id, bin_index, coarse=False, z_mm=z_mm, voxels=voxels, views=views, filter_window=window, cutoff=cutoff,
+        field_radius_mm=field_radius, backend=backend, parameter=parameter,  # type: ignore[arg-type]
+        values=_values(parameter, values, start, stop, steps), score=score,  # type: ignore[arg-type]
+    )  # fmt: skip
+    from ingest.chunks import open_scan_chunks
+    from spark_jobs.looks.kind_runs import sweep_figures
+    from spark_jobs.looks.sheet import contact_sheet
+    from spark_jobs.looks.sweep import sweep as sweep_over
+
+    stored = open_scan_chunks(open_existing_store(load(StoreSettings, store=store).store), scan_id)
+    found = sweep_over(stored, parameters)
+    path = _write(out or Path(f"{scan_id}-sweep.png"), contact_sheet(found, parameters.parameter))
+    _tell(f"Sweep of {scan_id}", sweep_figures(found, parameters) | {"picture": path}, as_json=as_json)
+
+
+def _values(
+    parameter: str, listed: str | None, start: float | None, stop: float | None, steps: int
+) -> tuple[float | str, ...]:
+    """The values of a sweep: listed, or evenly from the first to the last."""
+    if listed is not None:
+        words = [word.strip() for word in listed.split(",")]
+        if parameter == "filter":
+            return tuple(words)
+        try:
+            return tuple(float(word) for word in words)
+        except ValueError:
+            raise typer.BadParameter(f"--values takes numbers with commas between them, got '{listed}'") from None
+    if start is None or stop is None:
+        raise typer.BadParameter("give --from and --to, or --values")
+    return tuple(round(start + (stop - start) * step / (steps - 1), 9) for step in range(steps))
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write the picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def _tell(title: str, figures: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was found."""
+    if as_json:
+        print_json(figures)
+        return
+    notes = figures.pop("notes", [])
+    if "scores" in figures:
+        pairs = zip(figures.pop("values"), figures.pop("scores"), strict=True)
+        figures["scores"] = ", ".join(f"{value}: {score:.4f}" for value, score in pairs)
+    rows = [(name.replace("_", " "), _words(value)) for name, value in figures.items() if value is not None]
+    print_pairs(title, rows)
+    for note in notes:
+        typer.echo(f"note: {note}")
+
+
+def _words(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, list):
+        return " x ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Line integrals of some views and rows of a stored scan, averaged over pixels as a look can do with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reconstruction.bad_pixels import CorrectionParameters
+from reconstruction.binning import binned_geometry, cropped_geometry
+from reconstruction.errors import MemoryBudgetError
+from reconstruction.fdk import FdkParameters, prepare
+from reconstruction.slabs import RowBand
+from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ingest.chunks import StoredScan
+    from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+    from spark_jobs.looks.parameters import PreviewParameters
+
+_MOST_BINNING = 64
+
+
+@dataclass(frozen=True)
+class LookRows:
+    """What a look is made of.
+
+    Attributes
+    ----------
+    line_integrals : (view, row, col) float32
+    geometry : of exactly these views, rows and averaged pixels
+    binning : pixels of a side that are averaged
+    read_bytes : of counts that were read
+    """
+
+    line_integrals: NDArray[np.float32]
+    geometry: ConeBeamGeometry
+    binning: int
+    read_bytes: int
+
+
+def spread_views(n_views: int, most: int) -> NDArray[np.int64]:
+    """Views to look at: every so many, with a step that divides a full turn where there is one."""
+    if n_views <= most:
+        return np.arange(n_views)
+    step = -(-n_views // most)
+    for candidate in range(step, 2 * step):
+        if n_views % candidate == 0:
+            return np.arange(0, n_views, candidate)
+    return np.arange(0, n_views, step)
+
+
+def read_look_rows(
+    stored: StoredScan, parameters: PreviewParameters, grid: VolumeGrid, geometries: list[ConeBeamGeometry]
+) -> LookRows:
+    """Read what the grid's shadow needs of some of the views, whichever of the geometries counts.
+
+    Parameters
+    ----------
+    geometries : of all frames; more than one where a sweep moves the panel.  The first is that of the result.
+
+    Raises
+    ------
+    GeometryError
+        If the views cannot be reconstructed on the grid.
+    MemoryBudgetError
+        If the rows do not fit the memory however many pixels are averaged.
+    """
+    views = spread_views(stored.scan.n_views, parameters.views)
+    parts = [geometry.select(views) for geometry in geometries]
+    binning = _fitting_binning(parts[0], grid)
+    while True:
+        bands = [_band(binned_geometry(part, binning), grid, parameters.fdk) for part in parts]
+        rows = min(band.row_start for band in bands), max(band.row_stop for band in bands)
+        binned = binned_geometry(parts[0], binning)
+        needed = len(views) * (rows[1] - rows[0]) * binned.n_cols * 4
+        if needed <= parameters.memory_bytes:
+            break
+        if binning >= _MOST_BINNING:
+            raise MemoryBudgetError(
+                f"a look at scan {stored.scan.scan_id} needs {needed} B of line integrals, but "
+                f"{parameters.memory_bytes} B are allowed: take fewer views or a slice instead of a volume"
+            )
+        binning *= 2
+    return _read(stored, parameters.bin, views, rows, binned, binning)
+
+
+def _fitting_binning(geometry: ConeBeamGeometry, grid: VolumeGrid) -> int:
+    """The largest power of two of pixels that one voxel is still as wide as."""
+    pixel = geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm
+    binning = 1
+    while 2 * binning * pixel <= grid.voxel_pitch_mm[1] and binning < _MOST_BINNING:
+        binning *= 2
+    return binning
+
+
+def _band(geometry: ConeBeamGeometry, grid: VolumeGrid, fdk: FdkParameters) -> RowBand:
+    """Rows of the frames that the grid's shadow needs."""
+    setup = prepare(geometry, grid, fdk, four_fold=False)
+    band = setup.band_of(setup.views)
+    if setup.virtual is None:
+        return band
+    rows = setup.virtual.rows_of_frames(setup.views, band.row_start, band.row_stop, setup.geometry.n_cols)
+    return RowBand(*rows)
+
+
+def _read(
+    stored: StoredScan,
+    bin_index: int,
+    views: NDArray[np.int64],
+    rows: tuple[int, int],
+    binned: ConeBeamGeometry,
+    binning: int,
+) -> LookRows:
+    """Read and correct block by block, and keep the wanted views."""
+    correction = CorrectionParameters()
+    mask, _ = find_mask(stored, bin_index, correction)
+    corrector = RowCorrector(stored, bin_index, mask, correction, *rows, binning=binning)
+    kept = np.empty((len(views), rows[1] - rows[0], binned.n_cols), dtype=np.float32)
+    at = 0
+    for block, (start, stop) in enumerate(stored.view_blocks):
+        wanted = views[(views >= start) & (views < stop)] - start
+        if not wanted.size:
+            continue
+        raw = corrector.read_block(block)
+        for place in wanted:
+            lines, _ = corrector.line_integrals([raw], int(place), int(place) + 1)
+            kept[at] = lines[0]
+            at += 1
+    geometry = cropped_geometry(binned, *rows)
+    return LookRows(kept, geometry, binning, corrector.read_bytes)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One slice again and again with one parameter changed: which value makes it best."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reconstruction.binning import binned_geometry, cropped_geometry
+from reconstruction.fdk import reconstruct
+from spark_jobs.looks.line_integrals import read_look_rows, spread_views
+from spark_jobs.looks.preview import check_look, look_grid
+from spark_jobs.looks.scores import entropy, grey_range, sharpness
+from spark_jobs.planning.plan import geometry_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ingest.chunks import StoredScan
+    from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+    from spark_jobs.looks.parameters import SweepParameters, Swept
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes
+    ----------
+    values, scores : one of each for each slice
+    best : index of the best
+    refined : where a parabola through the best and its neighbours has its top; None at an end, and for names
+    slices : (value, y, x) float32
+        mu [1/mm].
+    grey_range : (low, high) that they are drawn with
+    grid : of one slice
+    n_views, seconds : used, and taken
+    """
+
+    values: tuple[float | str, ...]
+    scores: tuple[float, ...]
+    best: int
+    refined: float | None
+    slices: NDArray[np.float32]
+    grey_range: tuple[float, float]
+    grid: VolumeGrid
+    n_views: int
+    seconds: float
+
+
+def sweep(stored: StoredScan, parameters: SweepParameters) -> Sweep:
+    """Reconstruct one slice for each value and score it; the rows are read once.
+
+    Raises
+    ------
+    PlanError, GeometryError, MemoryBudgetError
+        As `spark_jobs.looks.preview.preview`.
+    """
+    started = time.perf_counter()
+    geometry = geometry_of(stored)
+    check_look(stored, parameters)
+    grid = look_grid(stored.scan.scan_id, geometry, parameters)
+    moved = [changed_geometry(geometry, parameters.parameter, value) for value in parameters.values]
+    rows = read_look_rows(stored, parameters, grid, [geometry, *moved])
+    views = spread_views(stored.scan.n_views, parameters.views)
+    first = _first_row(geometry.select(views), rows.geometry, rows.binning)
+    slices = []
+    for value, changed in zip(parameters.values, moved, strict=True):
+        part = binned_geometry(changed.select(views), rows.binning)
+        part = cropped_geometry(part, first, first + rows.geometry.n_rows)
+        volume = reconstruct(rows.line_integrals, part, grid, parameters.fdk_of(value), parameters.backend)
+        slices.append(volume[0])
+    low, high = grey_range(slices)
+    score = entropy if parameters.score == "entropy" else sharpness
+    scores = np.array([score(s, low, high) for s in slices])
+    # Both are made so that the lowest is the best.
+    signed = scores if parameters.score == "entropy" else -scores
+    best = int(np.argmin(signed))
+    return Sweep(
+        values=parameters.values,
+        scores=tuple(float(s) for s in scores),
+        best=best,
+        refined=_refined(parameters.values, signed, best),
+        slices=np.stack(slices),
+        grey_range=(low, high),
+        grid=grid,
+        n_views=len(views),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _first_row(geometry: ConeBeamGeometry, cropped: ConeBeamGeometry, binning: int) -> int:
+    """Which of the panel's averaged rows the cropped panel begins with."""
+    whole = binned_geometry(geometry, binning)
+    along = (cropped.poses[0, 3:6] - whole.poses[0, 3:6]) @ whole.poses[0, 9:12]
+    middle = along / (whole.poses[0, 9:12] @ whole.poses[0, 9:12])
+    return round(float(middle) + (whole.n_rows - cropped.n_rows) / 2)
+
+
+def _refined(values: tuple[float | str, ...], signed: NDArray[np.float64], best: int) -> float | None:
+    """Top of the parabola through the best value and its neighbours."""
+    if isinstance(values[best], str) or not 0 < best < len(values) - 1:
+        return None
+    x = np.array([float(values[k]) for k in (best - 1, best, best + 1)])
+    if len(set(x.tolist())) < 3:
+        return None
+    a, b, _ = np.polyfit(x, signed[best - 1 : best + 2], 2)
+    if a <= 0:
+        return None
+    top = -b / (2 * a)
+    return float(np.clip(top, x.min(), x.max()))
+
+
+def changed_geometry(geometry: ConeBeamGeometry, parameter: Swept, value: float | str) -> ConeBeamGeometry:
+    """Return the geometry with every panel moved by pixels along its rows or columns, or turned in its plane.
+
+    ``roll-deg`` turns the panel about the foot of the central ray, counter-clockwise as seen from the source.
+    """
+    if isinstance(value, str) or parameter == "cutoff":
+        return geometry
+    poses = np.array(geometry.poses)
+    u, v = geometry.poses[:, 6:9], geometry.poses[:, 9:12]
+    if parameter == "shift-px":
+        poses[:, 3:6] += value * u
+    elif parameter == "shift-v-px":
+        poses[:, 3:6] += value * v
+    else:
+        cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
+        pitch_u, pitch_v = (np.linalg.norm(step, axis=1, keepdims=True) for step in (u, v))
+        unit_u, unit_v = u / pitch_u, v / pitch_v
+        normal = np.cross(unit_u, unit_v)
+        source, center = poses[:, 0:3], poses[:, 3:6]
+        foot = source + np.sum((center - source) * normal, axis=1, keepdims=True) * normal
+        along_u, along_v = (np.sum((center - foot) * way, axis=1, keepdims=True) for way in (unit_u, unit_v))
+        turned_u, turned_v = cos * unit_u + sin * unit_v, cos * unit_v - sin * unit_u
+        poses[:, 3:6] = foot + along_u * turned_u + along_v * turned_v
+        poses[:, 6:9], poses[:, 9:12] = pitch_u * turned_u, pitch_v * turned_v
+    return replace(geometry, poses=poses)
