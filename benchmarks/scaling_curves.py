@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.pages import write_blocks
 from cli.plan_cluster import duration
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.simulation.cluster import Cluster, read_cluster
@@ -253,19 +254,6 @@ def assumption_table() -> str:
     return "\n".join(lines)
 
 
-def write(blocks: dict[str, str]) -> None:
-    """Put generated blocks between their markers in the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, block in blocks.items():
-        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
-        head, found, rest = text.partition(begin)
-        _, closed, tail = rest.partition(end)
-        if not (found and closed):
-            raise SystemExit(f"{PAGE} has no markers 'begin {name}' and 'end {name}' to write between")
-        text = f"{head}{begin}{block}\n{end}{tail}"
-    PAGE.write_text(text, encoding="utf-8")
-
-
 def main() -> int:
     """Simulate, print, and with --write draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -289,7 +277,7 @@ def main() -> int:
         draw(curves, "scaling-time", "time from scan to series", lambda _, point: point.seconds, band=True)
         draw(curves, "scaling-speed-up", "speed-up", speed_up, band=False)
         draw(curves, "scaling-price", "price of a scan [EUR]", lambda _, point: max(point.price, 1e-3), band=False)
-        write(blocks)
+        write_blocks(PAGE, blocks)
     told: dict[str, Any] = {"benchmark": "scaling_curves", "seconds": round(time.perf_counter() - started, 1)}
     for curve in curves:
         told[f"{curve.subject.scan} {curve.kind}"] = {
