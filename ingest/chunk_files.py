@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranged reads of chunk files: footers are kept, pixels never."""
+"""Ranged reads of chunk files: footers are kept, pixels never.
+
+Row groups are unpacked here and not by pyarrow's reader, which copies cells twice and whose `pre_buffer` keeps the
+last bytes read for as long as a file is open, which no plan would count.  It is little: each column of a row group is
+one page of PLAIN values behind a head whose length follows from the footer.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +21,8 @@ from ingest.errors import ChunkCorruptError
 from storage.errors import MissingFileError, StorageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from storage.filesystem import Store
 
 #: Footers kept in memory, some 100 KB each; a job walks along one bin and a few view blocks at a time.
@@ -22,6 +30,8 @@ MAX_FOOTERS = 64
 #: What is read first from the end of a file: mostly all of the footer.
 _TAIL_BYTES = 131_072
 _TRAILER_BYTES = 8
+#: Before each value of a binary column stands its length.
+_LENGTH_BYTES = 4
 #: What pyarrow raises on bytes that are no Parquet, names that are no UTF-8 among them.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
 
@@ -29,18 +39,12 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
 class FetchedGroups(NamedTuple):
     """Bytes of some row groups, from `start` of their file on."""
 
-    groups: range
-    columns: list[str]
     content: bytes
     start: int
 
 
 class ChunkFiles:
-    """The chunk files of one scan's folder.  Holds no handle, so it needs no closing; safe for threads.
-
-    pyarrow's own `pre_buffer` keeps the last bytes read for as long as a file is open, which no plan
-    would count; hence one ranged read of our own for each window of row groups.
-    """
+    """The chunk files of one scan's folder.  Holds no handle, so it needs no closing; safe for threads."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store = store
@@ -73,20 +77,56 @@ class ChunkFiles:
             start, stop = _byte_range(footer, groups, columns)
         except _UNREADABLE as error:
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
-        return FetchedGroups(groups, columns, self._read_range(name, start, stop - start), start)
+        return FetchedGroups(self._read_range(name, start, stop - start), start)
 
-    def unpack_groups(self, name: str, footer: Any, fetched: FetchedGroups) -> Any:
-        """Unpack what was fetched to an Arrow table.
+    def unpack_cells(
+        self, name: str, group: Any, column: int, n_rows: int, cell_bytes: int, fetched: FetchedGroups
+    ) -> NDArray[np.uint8]:
+        """Unpack a binary column of one row group.
+
+        Parameters
+        ----------
+        group : the row group's metadata.
+        column : index of the column.
+        n_rows, cell_bytes : size of the group, and of each of its cells [B].
+
+        Returns
+        -------
+        (row, byte) uint8
+            Read-only; without a copy where the column is not compressed.
 
         Raises
         ------
         ChunkCorruptError
-            If its bytes are not the Parquet that the footer describes.
+            If its bytes are not the cells that the footer describes.
         """
+        page = self._unpack_page(name, group.column(column), n_rows * (_LENGTH_BYTES + cell_bytes), fetched)
+        rows = page.reshape(n_rows, _LENGTH_BYTES + cell_bytes)
+        if not (np.ascontiguousarray(rows[:, :_LENGTH_BYTES]).view("<u4") == cell_bytes).all():
+            raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: its cells do not have {cell_bytes} B each")
+        return rows[:, _LENGTH_BYTES:]
+
+    def unpack_numbers(
+        self, name: str, group: Any, column: int, n_rows: int, fetched: FetchedGroups
+    ) -> NDArray[np.int64]:
+        """Unpack an int64 column of one row group, one number for each row; ChunkCorruptError as for `unpack_cells`."""
+        return self._unpack_page(name, group.column(column), 8 * n_rows, fetched).view("<i8")
+
+    def _unpack_page(self, name: str, column: Any, page_bytes: int, fetched: FetchedGroups) -> NDArray[np.uint8]:
+        """The values of a column chunk that is one page."""
         try:
-            window = _Window(fetched.content, fetched.start, fetched.start + len(fetched.content))
-            parquet = pq.ParquetFile(window, metadata=footer, pre_buffer=False)
-            return parquet.read_row_groups(list(fetched.groups), columns=fetched.columns, use_threads=False)
+            start = column.data_page_offset - fetched.start
+            stop = start + column.total_compressed_size
+            head_bytes = column.total_uncompressed_size - page_bytes
+            if not 0 <= start < start + head_bytes < stop <= len(fetched.content) or head_bytes <= 0:
+                raise ValueError(f"column {column.path_in_schema} is no page of {page_bytes} B")
+            packed = memoryview(fetched.content)[start + head_bytes : stop]
+            if column.compression == "UNCOMPRESSED":
+                if len(packed) != page_bytes:
+                    raise ValueError(f"column {column.path_in_schema} has {len(packed)} B, expected {page_bytes} B")
+                return np.frombuffer(packed, dtype=np.uint8)
+            unpacked = pa.Codec(column.compression.lower()).decompress(packed, decompressed_size=page_bytes)
+            return np.frombuffer(unpacked, dtype=np.uint8)
         except _UNREADABLE as error:
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
 

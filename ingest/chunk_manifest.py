@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingest.chunk_layout import KINDS, ChunkKind, ChunkLayout
-from ingest.chunk_writer import CHUNK_SCHEMA_VERSION
+from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, IngestError, ScanDescriptionError, UnknownScanError
 from ingest.manifest import canonical_json, scan_from_json, scan_to_json
 from ingest.scan import check_scan_id
@@ -55,7 +55,7 @@ class ScanManifest:
     """What ``manifest.json`` says.
 
     ``group_bytes`` are the projections' stored bytes for each bin and row group, summed over the view blocks:
-    what a plan needs to know what a band of rows costs.
+    what a plan needs to know what a band of rows costs.  `schema_version` is that of the chunk files too.
     """
 
     scan: Scan
@@ -63,6 +63,7 @@ class ScanManifest:
     layouts: dict[ChunkKind, ChunkLayout]
     files: tuple[ChunkFile, ...]
     group_bytes: tuple[tuple[int, ...], ...]
+    schema_version: int = CHUNK_SCHEMA_VERSION
 
     @property
     def sha256(self) -> str:
@@ -82,7 +83,7 @@ class ScanManifest:
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON."""
         values = {
-            "schema_version": CHUNK_SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "manifest_sha256": self.sha256,
             "scan": scan_to_json(self.scan),
             "pixels": _digests_to_json(self.digests),
@@ -136,8 +137,9 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
     try:
         values = json.loads(content)
         version = values["schema_version"]
-        if version != CHUNK_SCHEMA_VERSION:
-            raise ChunkCorruptError(f"{source} has schema version {version!r}, expected {CHUNK_SCHEMA_VERSION}")
+        if version not in READ_VERSIONS:
+            known = " or ".join(map(str, READ_VERSIONS))
+            raise ChunkCorruptError(f"{source} has schema version {version!r}, expected {known}")
         pixels = values["pixels"]
         manifest = ScanManifest(
             scan=scan_from_json(values["scan"], source),
@@ -145,6 +147,7 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
             layouts={kind: ChunkLayout(**values["layouts"][kind]) for kind in KINDS if kind in values["layouts"]},
             files=tuple(file_from_json(file) for file in values["files"]),
             group_bytes=tuple(tuple(sizes) for sizes in values["row_group_bytes"]),
+            schema_version=version,
         )
         recorded = values["manifest_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, IngestError) as error:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,22 +13,33 @@ import numpy as np
 
 from ingest.chunk_files import ChunkFiles
 from ingest.chunk_manifest import read_manifest, scan_folder
-from ingest.chunk_writer import CHECKSUM_COLUMN, CHUNK_SCHEMA, METADATA_KEY, PIXEL_COLUMN, chunk_metadata
+from ingest.chunk_writer import (
+    CHECKSUM_COLUMN,
+    KEY_COLUMNS,
+    METADATA_KEY,
+    cell_crc32,
+    chunk_metadata,
+    pixel_columns,
+)
 from ingest.errors import ChunkCorruptError, IngestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ingest.chunk_files import FetchedGroups
     from ingest.chunk_layout import ChunkKind, ChunkLayout
     from ingest.chunk_manifest import ScanManifest
     from ingest.scan import Scan
     from storage.filesystem import Store
 
-#: Pixel bytes of the row groups that one ranged read takes, before compression.
-MAX_RANGED_READ_BYTES = 32 * 1024 * 1024
+#: Pixel bytes of the row groups that one ranged read takes, before compression.  hdfs-native takes nearly twice the
+#: time for each byte of larger ones (measured), and several at once are read and unpacked side by side.
+MAX_RANGED_READ_BYTES = 8 * 1024 * 1024
+#: Ranged reads of a band of rows at once, each unpacked by the thread that has fetched it.
+READ_THREADS = 3
+#: Pixels are put together from planes in pieces that stay in a core's cache [B].
+_TILE_BYTES = 1 << 18
 #: A row group may be this much larger than its pixels before it is taken for a decompression bomb.
 _PAGE_SLACK_BYTES = 65_536
 
@@ -117,9 +127,13 @@ class StoredScan:
         return self._read("projection", bin_index, view_block_index, row_start, row_stop, out)
 
     def read_rows_by_row(self, bin_index: int, view_block_index: int, row_start: int, row_stop: int) -> NDArray[Any]:
-        """Like `read_rows`, but (row, view, col) as it is stored: mostly without a copy, and then read-only."""
-        windows = list(self._windows(self.layout, bin_index, view_block_index, row_start, row_stop))
-        return windows[0] if len(windows) == 1 else np.concatenate(windows)
+        """Like `read_rows`, but (row, view, col), the order in which it is stored."""
+        layout = self.layout
+        self._require(layout, bin_index, view_block_index, row_start, row_stop)
+        start, stop = layout.view_blocks[view_block_index]
+        out = np.empty((row_stop - row_start, stop - start, layout.n_cols), dtype=layout.pixel_type)
+        self._read_windows(layout, bin_index, view_block_index, (row_start, row_stop), out)
+        return out
 
     def read_view(self, bin_index: int, view_index: int) -> NDArray[Any]:
         """Read one projection as (row, col); it costs reading its whole view block, a few row groups at a time."""
@@ -127,12 +141,10 @@ class StoredScan:
         if not 0 <= view_index < layout.n_views:
             raise IngestError(f"scan {self.scan.scan_id} has {layout.n_views} views, asked for view {view_index}")
         block, offset = divmod(view_index, layout.view_block)
-        frame = np.empty((layout.n_rows, layout.n_cols), dtype=layout.pixel_type)
-        row = 0
-        for cells in self._windows(layout, bin_index, block, 0, layout.n_rows):
-            frame[row : row + len(cells)] = cells[:, offset]
-            row += len(cells)
-        return frame
+        self._require(layout, bin_index, block, 0, layout.n_rows)
+        frame = np.empty((layout.n_rows, 1, layout.n_cols), dtype=layout.pixel_type)
+        self._read_windows(layout, bin_index, block, (0, layout.n_rows), frame, first_view=offset)
+        return frame[:, 0]
 
     def read_flats(self, bin_index: int, row_start: int = 0, row_stop: int | None = None) -> NDArray[Any] | None:
         """Read a band of rows of all flat frames as (frame, row, col), or None if the scan has none."""
@@ -198,39 +210,79 @@ class StoredScan:
             out = np.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype:
             raise IngestError(f"rows {row_start}:{row_stop} need an array {shape} {dtype}, got {out.shape} {out.dtype}")
-        row = 0
-        for cells in self._windows(layout, bin_index, block_index, row_start, row_stop):
-            out[:, row : row + len(cells)] = cells.transpose(1, 0, 2)
-            row += len(cells)
+        self._read_windows(layout, bin_index, block_index, (row_start, row_stop), out.transpose(1, 0, 2))
         return out
 
-    def _windows(
-        self, layout: ChunkLayout, bin_index: int, block_index: int, row_start: int, row_stop: int
-    ) -> Iterator[NDArray[Any]]:
-        """A band of rows as stored, (row, view, col), one ranged read at a time, every checksum verified."""
-        self._require(layout, bin_index, block_index, row_start, row_stop)
+    def _read_windows(
+        self,
+        layout: ChunkLayout,
+        bin_index: int,
+        block_index: int,
+        rows: tuple[int, int],
+        out: NDArray[Any],
+        *,
+        first_view: int = 0,
+    ) -> None:
+        """Read a band of rows into `out` (row, view, col), whose views are those of the block from `first_view` on."""
         blocks = next(b for b in layout.file_blocks if b[0] <= block_index < b[1])
         name = layout.file_name(bin_index, blocks)
         where = f"scan {self.scan.scan_id}, bin {bin_index}, view block {block_index}, file {name}"
         footer = self._checked_footer(layout, bin_index, blocks, where)
+        first, end = layout.groups_of_rows(*rows)
         skipped = (block_index - blocks[0]) * len(layout.row_groups)
-        first, end = layout.groups_of_rows(row_start, row_stop)
+        self._check_size(footer, range(skipped + first, skipped + end), layout, where)
+        file = _OpenFile(name, footer, where, pixel_columns(layout, self.manifest.schema_version))
         step = window_groups(layout)
         windows = [range(group, min(group + step, end)) for group in range(first, end, step)]
-        stored = [range(skipped + groups[0], skipped + groups[-1] + 1) for groups in windows]
-        for groups in stored:
-            self._check_size(footer, groups, layout, where)
-        spans = [(layout.row_groups[groups[0]][0], layout.row_groups[groups[-1]][1]) for groups in windows]
-        asked = [(max(row_start, span[0]), min(row_stop, span[1])) for span in spans]
-        columns = [CHECKSUM_COLUMN, PIXEL_COLUMN]
-        fetches = [functools.partial(self._files.fetch_groups, name, footer, groups, columns) for groups in stored]
-        fetched = _one_ahead(fetches)
-        for span, rows in zip(spans, asked, strict=True):
-            try:
-                table = self._files.unpack_groups(name, footer, next(fetched))
-            except ChunkCorruptError as error:
-                raise ChunkCorruptError(f"{where}, rows {rows[0]} to {rows[1] - 1}: {error}") from error
-            yield _verified_cells(table, layout, block_index, span, rows, where)
+        _side_by_side(
+            [
+                functools.partial(self._read_window, layout, file, block_index, skipped, groups, rows, out, first_view)
+                for groups in windows
+            ]
+        )
+
+    def _read_window(
+        self,
+        layout: ChunkLayout,
+        file: _OpenFile,
+        block_index: int,
+        skipped: int,
+        groups: range,
+        rows: tuple[int, int],
+        out: NDArray[Any],
+        first_view: int,
+    ) -> None:
+        """Fetch row groups of a block by one ranged read, verify every checksum, put their pixels where they belong.
+
+        The file has `skipped` row groups before the block.
+        """
+        spans = [layout.row_groups[group] for group in groups]
+        start, stop = layout.view_blocks[block_index]
+        n_views = out.shape[1]
+        stored = range(skipped + groups[0], skipped + groups[-1] + 1)
+        columns = [CHECKSUM_COLUMN, *file.pixels]
+        try:
+            fetched = self._files.fetch_groups(file.name, file.footer, stored, columns)
+            for group, span in zip(stored, spans, strict=True):
+                about, n_rows = file.footer.row_group(group), span[1] - span[0]
+                checksums = self._files.unpack_numbers(file.name, about, len(KEY_COLUMNS), n_rows, fetched)
+                cell_bytes = (stop - start) * layout.n_cols * (layout.dtype.itemsize // len(file.pixels))
+                planes = [
+                    self._files.unpack_cells(file.name, about, len(KEY_COLUMNS) + 1 + i, n_rows, cell_bytes, fetched)
+                    for i in range(len(file.pixels))
+                ]
+                first, end = max(rows[0], span[0]), min(rows[1], span[1])
+                wanted = slice(first - span[0], end - span[0])
+                planes = [plane[wanted] for plane in planes]
+                _verify(planes, checksums[wanted], first, file.where)
+                view_bytes = cell_bytes // (stop - start)
+                shown = slice(first_view * view_bytes, (first_view + n_views) * view_bytes)
+                _put_together([plane[:, shown] for plane in planes], out[first - rows[0] : end - rows[0]])
+        except _WrongRowError:
+            raise
+        except ChunkCorruptError as error:
+            asked = (max(rows[0], spans[0][0]), min(rows[1], spans[-1][1]))
+            raise ChunkCorruptError(f"{file.where}, rows {asked[0]} to {asked[1] - 1}: {error}") from error
 
     def _checked_footer(self, layout: ChunkLayout, bin_index: int, blocks: tuple[int, int], where: str) -> Any:
         """The footer of a file, once it says that it is what the manifest says it is."""
@@ -243,12 +295,14 @@ class StoredScan:
             found = json.loads((footer.metadata or {}).get(METADATA_KEY.encode(), b"{}"))
         except (ChunkCorruptError, ValueError) as error:
             raise ChunkCorruptError(f"{where}: {error}") from error
-        expected = chunk_metadata(self.scan.scan_id, layout, bin_index, blocks)
+        version = self.manifest.schema_version
+        expected = chunk_metadata(self.scan.scan_id, layout, bin_index, blocks, version)
         for key, value in expected.items():
             if found.get(key) != value:
                 raise ChunkCorruptError(f"{where}: the file has {key} {found.get(key)!r}, the manifest {value!r}")
-        if names != CHUNK_SCHEMA.names:
-            raise ChunkCorruptError(f"{where}: the file has the columns {names}, expected {CHUNK_SCHEMA.names}")
+        columns = [*KEY_COLUMNS, CHECKSUM_COLUMN, *pixel_columns(layout, version)]
+        if names != columns:
+            raise ChunkCorruptError(f"{where}: the file has the columns {names}, expected {columns}")
         n_groups = (blocks[1] - blocks[0]) * len(layout.row_groups)
         if footer.num_row_groups != n_groups:
             raise ChunkCorruptError(f"{where}: the file has {footer.num_row_groups} row groups, expected {n_groups}")
@@ -284,47 +338,53 @@ def window_groups(layout: ChunkLayout) -> int:
     return max(1, MAX_RANGED_READ_BYTES // group_bytes)
 
 
-def _one_ahead(fetches: Sequence[Callable[[], FetchedGroups]]) -> Iterator[FetchedGroups]:
-    """What each fetch gives, the next one under way while the caller unpacks; a single one needs no thread."""
-    if len(fetches) == 1:
-        yield fetches[0]()
+class _OpenFile(NamedTuple):
+    """A chunk file that is read: name, footer, what to call it in messages, names of its columns of pixels."""
+
+    name: str
+    footer: Any
+    where: str
+    pixels: tuple[str, ...]
+
+
+class _WrongRowError(ChunkCorruptError):
+    """Says already which row it is."""
+
+
+def _side_by_side(reads: Sequence[Callable[[], None]]) -> None:
+    """Do all reads, a few at once; a single one needs no thread.  The first error, in their order, is raised."""
+    if len(reads) == 1:
+        reads[0]()
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="conepacs-read") as thread:
-        coming = thread.submit(fetches[0])
-        for fetch in fetches[1:]:
-            found, coming = coming.result(), thread.submit(fetch)
-            yield found
-            del found  # at most two windows are at hand
-        yield coming.result()
+    with ThreadPoolExecutor(min(READ_THREADS, len(reads)), thread_name_prefix="conepacs-read") as threads:
+        running = [threads.submit(read) for read in reads]
+        try:
+            for one in running:
+                one.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _verified_cells(
-    table: Any, layout: ChunkLayout, block_index: int, group_rows: tuple[int, int], rows: tuple[int, int], where: str
-) -> NDArray[Any]:
-    """The cells of some of the rows that were read, (row, view, col), once their checksums hold."""
-    start, stop = layout.view_blocks[block_index]
-    cell_bytes = (stop - start) * layout.n_cols * layout.dtype.itemsize
-    cells = _cells(table.column(PIXEL_COLUMN), cell_bytes)
-    if cells is None or len(cells) != group_rows[1] - group_rows[0]:
-        raise ChunkCorruptError(f"{where}: rows {rows[0]} to {rows[1] - 1} do not have {cell_bytes} B each")
-    wanted = slice(rows[0] - group_rows[0], rows[1] - group_rows[0])
-    checksums = table.column(CHECKSUM_COLUMN).to_numpy()[wanted]
-    for row, (cell, checksum) in enumerate(zip(cells[wanted], checksums, strict=True), start=rows[0]):
-        if zlib.crc32(cell.data) != checksum:
-            raise ChunkCorruptError(f"{where}: detector row {row} does not have the checksum it was written with")
-    return cells[wanted].view(layout.dtype).reshape(rows[1] - rows[0], stop - start, layout.n_cols)
+def _verify(planes: list[NDArray[np.uint8]], checksums: NDArray[np.int64], first_row: int, where: str) -> None:
+    """Compare each detector row, its planes (row, byte) one after the other, with the checksum it was written with."""
+    for row, (checksum, *cells) in enumerate(zip(checksums, *planes, strict=True), start=first_row):
+        if cell_crc32(cells) != checksum:
+            raise _WrongRowError(f"{where}: detector row {row} does not have the checksum it was written with")
 
 
-def _cells(column: Any, cell_bytes: int) -> NDArray[np.uint8] | None:
-    """The cells of a binary column as (row, byte) without a copy where Arrow gave one buffer; None if sizes differ."""
-    parts = []
-    for chunk in column.chunks:
-        _, offsets_buffer, values = chunk.buffers()
-        offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        if chunk.null_count or not (np.diff(offsets) == cell_bytes).all():
-            return None
-        flat = np.frombuffer(values, dtype=np.uint8, count=len(chunk) * cell_bytes, offset=int(offsets[0]))
-        parts.append(flat.reshape(len(chunk), cell_bytes))
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _put_together(planes: list[NDArray[np.uint8]], out: NDArray[Any]) -> None:
+    """Make pixels `out` (row, view, col) of planes (row, byte): their bytes, the lowest first, or whole pixels."""
+    n_rows, n_views, n_cols = out.shape
+    if len(planes) == 1:
+        out[...] = planes[0].view(out.dtype.newbyteorder("<")).reshape(out.shape)
+        return
+    word = np.dtype(f"u{len(planes)}")
+    step = max(1, _TILE_BYTES // (n_views * n_cols * word.itemsize))
+    for row in range(0, n_rows, step):
+        some = slice(row, row + step)
+        words = planes[-1][some].astype(word)
+        for plane in planes[-2::-1]:
+            words <<= word.type(8)
+            words |= plane[some]
+        out[some] = words.view(out.dtype).reshape(-1, n_views, n_cols)

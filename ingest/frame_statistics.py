@@ -51,22 +51,37 @@ class BinStatistics:
 
 def frame_statistics(bin_index: int, frames: NDArray[Any]) -> BinStatistics:
     """Return the statistics of frames (view, row, col) of one energy bin; at least one pixel."""
-    highest = frames.max()
+    lowest, highest = frames.min(), frames.max()
     saturated = 0
     if frames.dtype.kind in "iu" and highest == np.iinfo(frames.dtype).max:
         saturated = int(np.count_nonzero(frames == highest))
     return BinStatistics(
         bin_index=bin_index,
         n_pixels=frames.size,
-        minimum=float(frames.min()),
+        minimum=float(lowest),
         maximum=float(highest),
-        mean=float(frames.mean(dtype=np.float64)),
-        n_zeros=int(frames.size - np.count_nonzero(frames)),
+        mean=_mean(frames),
+        n_zeros=0 if lowest > 0 else int(frames.size - np.count_nonzero(frames)),
         n_saturated=saturated,
     )
 
 
+def _mean(frames: NDArray[Any]) -> float:
+    """Mean of all pixels; sums of a row of counts in 32 bit where they fit are twice as quick as floating ones."""
+    if frames.dtype.kind != "u":
+        return float(frames.mean(dtype=np.float64))
+    fits = frames.shape[-1] * np.iinfo(frames.dtype).max < 2**32
+    rows = frames.sum(axis=-1, dtype=np.uint32 if fits else np.uint64)
+    return int(rows.sum(dtype=np.uint64)) / frames.size
+
+
 def add_statistics(total: tuple[BinStatistics, ...] | None, frames: NDArray[Any]) -> tuple[BinStatistics, ...]:
     """Return `total` with the frames (bin, view, row, col) added; None stands for nothing so far."""
-    new = tuple(frame_statistics(index, frames[index]) for index in range(len(frames)))
+    return merge_statistics(total, tuple(frame_statistics(index, frames[index]) for index in range(len(frames))))
+
+
+def merge_statistics(
+    total: tuple[BinStatistics, ...] | None, new: tuple[BinStatistics, ...]
+) -> tuple[BinStatistics, ...]:
+    """Return `total` with those of more pixels of every bin; None stands for nothing so far."""
     return new if total is None else tuple(a.merged(b) for a, b in zip(total, new, strict=True))

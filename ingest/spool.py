@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunk files on their way: built in temporary files on this machine, then published one by one.
+"""Chunk files on their way: built in temporary files on this machine, and published one by one while they grow.
 
 A file is larger than the memory that an upload may use, and a store may want to be written to again after a
 DataNode died; so its bytes wait on the local disk until the store has them.
@@ -7,11 +7,12 @@ DataNode died; so its bytes wait on the local disk until the store has them.
 
 from __future__ import annotations
 
-import os
+import io
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ingest.chunk_manifest import ChunkFile, scan_folder
 from ingest.chunk_writer import ChunkFileWriter
@@ -21,96 +22,127 @@ from storage.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
-#: Bins that are compressed at once.
-MAX_THREADS = 4
-_COPY_BYTES = 1024 * 1024
+_COPY_BYTES = 1 << 20
+#: A store is not kept waiting longer for the next bytes of a file: it is begun again when it is whole [s].
+STALL_S = 10.0
+
+
+class SendStoppedError(IngestError):
+    """A file is not sent to its end, because the upload has failed elsewhere."""
 
 
 class FileGroup:
     """The chunk files of some bins for the same view blocks, written side by side; who opens one closes it.
+
+    One thread has blocks written, others publish the files meanwhile, one each.
 
     Parameters
     ----------
     layout, scan_id, blocks : what is written.
     bins : indices of the bins whose files are wanted.
     folder : for the temporary files; None for the system's.  They vanish with the process.
+    schema_version : of the chunk files.
     """
 
     def __init__(
-        self, layout: ChunkLayout, scan_id: str, blocks: tuple[int, int], bins: Sequence[int], folder: Path | None
+        self,
+        layout: ChunkLayout,
+        scan_id: str,
+        blocks: tuple[int, int],
+        bins: Sequence[int],
+        folder: Path | None,
+        schema_version: int,
     ) -> None:
         self._layout = layout
         self._scan_id = scan_id
         self._blocks = blocks
         self._folder = folder
         self._stack = ExitStack()
-        self._handles: dict[int, BinaryIO] = {}
+        self._spools: dict[int, _SpoolFile] = {}
         self._writers: dict[int, ChunkFileWriter] = {}
-        # zstd takes most of the time and leaves the interpreter free meanwhile.
-        n_threads = max(1, min(len(bins), MAX_THREADS, os.cpu_count() or 1))
-        self._threads = self._stack.enter_context(ThreadPoolExecutor(n_threads, thread_name_prefix="conepacs-spool"))
+        self._group_bytes: dict[int, list[int]] = {}
         try:
             with self._disk_errors():
                 for index in bins:
-                    handle = self._stack.enter_context(tempfile.TemporaryFile(prefix="conepacs-", dir=folder))
-                    self._handles[index] = handle
+                    handle = tempfile.TemporaryFile(prefix="conepacs-", dir=folder, buffering=0)
+                    spool = self._spools[index] = _SpoolFile(self._stack.enter_context(handle))
                     self._writers[index] = ChunkFileWriter(
-                        handle, scan_id=scan_id, layout=layout, bin_index=index, blocks=blocks
-                    )
+                        cast("BinaryIO", spool), scan_id=scan_id, layout=layout, bin_index=index, blocks=blocks,
+                        schema_version=schema_version,
+                    )  # fmt: skip
         except BaseException:
             self.close()
             raise
 
+    def give_up(self) -> None:
+        """End the waiting of those who publish a file that will not be whole."""
+        for spool in self._spools.values():
+            spool.end(whole=False)
+
     def close(self) -> None:
-        """Drop the temporary files, and what is not written yet."""
-        self._threads.shutdown()
+        """Drop the temporary files, and what is not written yet; nobody may be publishing one any more."""
+        self.give_up()
         for writer in self._writers.values():
             writer.abandon()
         self._stack.close()
 
-    def write_block(self, block_index: int, frames: NDArray[Any]) -> None:
-        """Append one view block, frames (bin, view, row, col)."""
-        with self._disk_errors():
-            written = [
-                self._threads.submit(writer.write_block, block_index, frames[index])
-                for index, writer in self._writers.items()
-            ]
-            for one in written:
-                one.result()
+    def submit_block(self, threads: Executor, block_index: int, frames: NDArray[Any]) -> list[Future[None]]:
+        """Have one view block appended, frames (bin, view, row, col); all of it must be done before the next."""
+        return [threads.submit(self._write, index, block_index, frames[index]) for index in self._writers]
+
+    def finish(self) -> None:
+        """End the files: all blocks are written."""
+        for index, writer in self._writers.items():
+            with self._disk_errors():
+                self._group_bytes[index] = writer.close()
+            self._spools[index].end(whole=True)
 
     def publish(self, store: Store, bin_index: int, sent: Callable[[int], None]) -> tuple[ChunkFile, tuple[int, ...]]:
-        """Finish the file of one bin and publish it; return its entry and the stored bytes of its row groups.
+        """Publish the file of one bin; return its entry and the stored bytes of its row groups.
 
-        Several threads may publish a file each.  `sent` is called with the number of bytes [B] that went out; what it
-        raises ends the file.
+        The file is sent while it grows.  `sent` is called with the number of bytes [B] that went out; what it raises
+        ends the file.
+
+        Raises
+        ------
+        SendStoppedError
+            If the group is given up.
         """
-        handle = self._handles[bin_index]
-        with self._disk_errors():
-            group_bytes = self._writers.pop(bin_index).close()
-        name = self._layout.file_name(bin_index, self._blocks)
+        spool, name = self._spools[bin_index], self._layout.file_name(bin_index, self._blocks)
+        path = f"{scan_folder(self._scan_id)}/{name}"
 
         def copy(target: BinaryIO) -> tuple[str, int]:
-            with self._disk_errors():
-                handle.seek(0)
             out = HashingWriter(target)
-            while True:
-                with self._disk_errors():
-                    piece = handle.read(_COPY_BYTES)
-                if not piece:
-                    return out.sha256, out.n_bytes
+            while piece := self._read(spool, out.n_bytes, STALL_S):
                 out.write(piece)
                 sent(len(piece))
+            return out.sha256, out.n_bytes
 
-        sha256, n_bytes = publish(store, f"{scan_folder(self._scan_id)}/{name}", copy, kind="replace")
+        self._read(spool, 0, None)
+        try:
+            sha256, n_bytes = publish(store, path, copy, kind="replace")
+        except _StalledError:
+            spool.wait()
+            sha256, n_bytes = publish(store, path, copy, kind="replace")
         file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_bytes, sha256)
-        return file, tuple(group_bytes)
+        return file, tuple(self._group_bytes[bin_index])
+
+    def _write(self, index: int, block_index: int, frames: NDArray[Any]) -> None:
+        with self._disk_errors():
+            self._writers[index].write_block(block_index, frames)
+
+    def _read(self, spool: _SpoolFile, offset: int, stall_s: float | None) -> bytes:
+        with self._disk_errors():
+            return spool.read_from(offset, _COPY_BYTES, stall_s)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -120,3 +152,60 @@ class FileGroup:
         except OSError as error:
             where = self._folder or tempfile.gettempdir()
             raise IngestError(f"scan {self._scan_id}: temporary files in {where} failed: {error}") from error
+
+
+class _StalledError(Exception):
+    """The next bytes of a file did not come in time."""
+
+
+class _SpoolFile(io.RawIOBase):
+    """A temporary file that one thread appends to while another reads it."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self._size = 0
+        self._changed = threading.Condition()
+        self._whole: bool | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data).cast("B")
+        with self._changed:
+            self._handle.seek(self._size)
+            written = 0
+            while written < len(view):
+                written += self._handle.write(view[written:])
+            self._size += written
+            self._changed.notify_all()
+        return written
+
+    def end(self, *, whole: bool) -> None:
+        """Nothing more is written: the file is whole, or is given up.  The first word stands."""
+        with self._changed:
+            if self._whole is None:
+                self._whole = whole
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until the file is whole."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._whole is not None)
+
+    def read_from(self, offset: int, length: int, stall_s: float | None) -> bytes:
+        """Read `length` bytes, fewer only at the end of the whole file, waiting for them as long as `stall_s` [s]."""
+        deadline = None if stall_s is None else time.monotonic() + stall_s
+        with self._changed:
+            while self._whole is None and self._size < offset + length:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _StalledError
+                self._changed.wait(left)
+            if self._whole is False:
+                raise SendStoppedError("the upload has failed elsewhere")
+            self._handle.seek(offset)
+            return self._handle.read(length)

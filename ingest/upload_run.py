@@ -6,17 +6,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ingest.chunk_layout import KINDS, frames_layout, projection_layout
 from ingest.chunk_manifest import PixelDigests, ScanManifest, manifest_path
 from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
-from ingest.frame_statistics import BinStatistics, add_statistics
+from ingest.frame_statistics import BinStatistics, frame_statistics, merge_statistics
 from ingest.frames import check_frames
 from ingest.sender import FileSender
 from ingest.spool import FileGroup
@@ -27,6 +29,7 @@ from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from ingest.upload_report import UploadStage
     from storage.filesystem import Store
 
+#: Threads that digest and compress.
+MAX_THREADS = 4
 #: Progress while files are sent [s].
 TELL_EVERY_S = 0.25
 
@@ -159,13 +164,18 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     layouts: dict[ChunkKind, ChunkLayout] = {"projection": state.layout}
     digests: dict[ChunkKind, str] = {}
     run.pixel_bytes = state.layout.pixel_bytes
-    with FileSender(run.streams) as sender:
+    n_threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
+    with (
+        FileSender(run.streams) as sender,
+        ThreadPoolExecutor(n_threads, thread_name_prefix="conepacs-spool") as threads,
+    ):
+        work = _Work(run, state, sender, threads)
         # While a scanner writes, its flat frames may come last.
         if run.wait_for_view is None:
-            _upload_fields(run, state, sender, layouts, digests)
-        view_digests = _upload_views(run, state, sender)
+            _upload_fields(work, layouts, digests)
+        view_digests = _upload_views(work)
         if run.wait_for_view is not None:
-            _upload_fields(run, state, sender, layouts, digests)
+            _upload_fields(work, layouts, digests)
         sender.wait()
     manifest = _manifest(run, state, layouts, PixelDigests(
         tuple(view_digests), digests.get("flat"), digests.get("dark"), digests.get("bad_pixels")
@@ -193,45 +203,93 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     )
 
 
-def _upload_views(run: UploadRun, state: UploadState, sender: FileSender) -> list[str]:
+class _Work(NamedTuple):
+    """An upload that runs: what was found of it, what sends its files, and what digests and compresses."""
+
+    run: UploadRun
+    state: UploadState
+    sender: FileSender
+    threads: ThreadPoolExecutor
+
+    def begin_group(self, layout: ChunkLayout, blocks: tuple[int, int], pixels_sha256: list[str]) -> FileGroup:
+        """Open the files of some view blocks that are not there, and have them sent while they are built.
+
+        Until they are whole, `pixels_sha256` has been filled with the digests of the source's pixels in them.
+        """
+        self.sender.make_room()
+        run, records = self.run, self.state.records
+        missing = [index for index in range(layout.n_bins) if layout.file_name(index, blocks) not in records]
+        version = self.state.schema_version
+        group = FileGroup(layout, run.scan.scan_id, blocks, missing, run.spool_folder, version)
+        sends = [functools.partial(self._send, group, index, pixels_sha256) for index in missing]
+        self.sender.send(group, sends)
+        return group
+
+    def end_group(self, group: FileGroup, layout: ChunkLayout, blocks: tuple[int, int]) -> None:
+        """All blocks are written: the files are whole, and those that were there before are counted."""
+        group.finish()
+        for index in range(layout.n_bins):
+            record = self.state.records.get(layout.file_name(index, blocks))
+            if record is not None:
+                self.run.count_file(record, kept=True)
+
+    def _send(self, group: FileGroup, index: int, pixels_sha256: list[str]) -> None:
+        """Publish one file of a group and record it."""
+        run = self.run
+
+        def sent(n_bytes: int) -> None:
+            self.sender.go_on()
+            run.count_sent(n_bytes)
+
+        file, group_bytes = group.publish(run.store, index, sent)
+        record = FileRecord(file, group_bytes, tuple(pixels_sha256))
+        if self.state.manifest is None:
+            record_file(run.store, run.scan.scan_id, record)
+        run.count_file(record, kept=False)
+
+
+def _upload_views(work: _Work) -> list[str]:
     """Upload the projections; return the digest of every view."""
-    scan, layout = run.scan, state.layout
+    run, state, layout = work.run, work.state, work.state.layout
     digests: list[str] = []
     for blocks in layout.file_blocks:
         names = [layout.file_name(index, blocks) for index in range(layout.n_bins)]
-        missing = [index for index, name in enumerate(names) if name not in state.records]
+        whole = any(name not in state.records for name in names)
         expected = _expected_views(state, layout, blocks)
-        group = FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder)
-        try:
-            for block in range(*blocks):
-                sender.require_sound()
-                for start, frames in _read_block(run, layout, block, whole=bool(missing)):
-                    for view, digest in enumerate(_view_digests(frames), start=start):
-                        recorded = expected.get(view, digest)
-                        require_same_pixels(scan, state, f"view {view}", digest, recorded)
-                        digests.append(digest)
-                    if missing:
-                        group.write_block(block, frames)
-                    run.statistics = add_statistics(run.statistics, frames)
-                    n_views = frames.shape[1]
-                    del frames  # before the next block is read: the memory is for one
-                    run.count_views(n_views)
-        except BaseException:
-            group.close()
-            raise
-        start, stop = layout.file_views(blocks)
-        _send_group(run, state, sender, layout, blocks, group, tuple(digests[start:stop]))
+        in_group: list[str] = []
+        group = work.begin_group(layout, blocks, in_group)
+        for block in range(*blocks):
+            work.sender.require_sound()
+            for start, frames in _read_block(run, layout, block, whole=whole):
+                writing = group.submit_block(work.threads, block, frames) if whole else []
+                found = _take_views(work, frames, writing)
+                for view, digest in enumerate(found, start=start):
+                    require_same_pixels(run.scan, state, f"view {view}", digest, expected.get(view, digest))
+                in_group += found
+                n_views = frames.shape[1]
+                del frames  # before the next block is read: the memory is for one
+                run.count_views(n_views)
+        work.end_group(group, layout, blocks)
+        digests += in_group
     return digests
 
 
-def _upload_fields(
-    run: UploadRun,
-    state: UploadState,
-    sender: FileSender,
-    layouts: dict[ChunkKind, ChunkLayout],
-    digests: dict[ChunkKind, str],
-) -> None:
+def _take_views(work: _Work, frames: NDArray[Any], writing: list[Future[None]]) -> list[str]:
+    """Digest views (bin, view, row, col) and count their pixels while they are written; return the digests."""
+    threads, run = work.threads, work.run
+    digests = [threads.submit(_view_digest, frames[:, view]) for view in range(frames.shape[1])]
+    counts = [threads.submit(frame_statistics, index, frames[index]) for index in range(len(frames))]
+    running: list[Future[Any]] = [*writing, *digests, *counts]
+    wait(running)
+    for written in writing:
+        written.result()
+    run.statistics = merge_statistics(run.statistics, tuple(one.result() for one in counts))
+    return [one.result() for one in digests]
+
+
+def _upload_fields(work: _Work, layouts: dict[ChunkKind, ChunkLayout], digests: dict[ChunkKind, str]) -> None:
     """Upload flat and dark frames and the mask of bad pixels, as far as the scan has them."""
+    run, state = work.run, work.state
     scan = run.scan
     old = state.manifest.digests if state.manifest is not None else None
     recorded = {} if old is None else {"flat": old.flats, "dark": old.darks, "bad_pixels": old.bad_pixels}
@@ -243,22 +301,20 @@ def _upload_fields(
             continue
         layout = frames_layout(kind, scan, frames.shape[1])
         digest = hashlib.sha256(_little_endian(frames).data).hexdigest()
-        names = [layout.file_name(index, (0, layout.n_view_blocks)) for index in range(layout.n_bins)]
-        for name in names:
-            if name in state.records:
-                require_same_pixels(scan, state, what, digest, state.records[name].pixels_sha256[0])
+        blocks = (0, layout.n_view_blocks)
+        for index in range(layout.n_bins):
+            record = state.records.get(layout.file_name(index, blocks))
+            if record is not None:
+                require_same_pixels(scan, state, what, digest, record.pixels_sha256[0])
         if old is not None:
             require_same_pixels(scan, state, what, digest, recorded[kind])
-        missing = [index for index, name in enumerate(names) if name not in state.records]
-        blocks = (0, layout.n_view_blocks)
-        group = FileGroup(layout, scan.scan_id, blocks, missing, run.spool_folder)
-        try:
-            for block, (start, stop) in enumerate(layout.view_blocks):
-                group.write_block(block, frames[:, start:stop])
-        except BaseException:
-            group.close()
-            raise
-        _send_group(run, state, sender, layout, blocks, group, (digest,))
+        group = work.begin_group(layout, blocks, [digest])
+        for block, (start, stop) in enumerate(layout.view_blocks):
+            written = group.submit_block(work.threads, block, frames[:, start:stop])
+            wait(written)
+            for one in written:
+                one.result()
+        work.end_group(group, layout, blocks)
         layouts[kind], digests[kind] = layout, digest
 
 
@@ -306,35 +362,6 @@ def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool)
         del frames
 
 
-def _send_group(
-    run: UploadRun,
-    state: UploadState,
-    sender: FileSender,
-    layout: ChunkLayout,
-    blocks: tuple[int, int],
-    group: FileGroup,
-    pixels_sha256: tuple[str, ...],
-) -> None:
-    """Have the files of a group sent that are not there, and keep the others."""
-
-    def sent(n_bytes: int) -> None:
-        sender.go_on()
-        run.count_sent(n_bytes)
-
-    def send(index: int) -> None:
-        file, group_bytes = group.publish(run.store, index, sent)
-        record = FileRecord(file, group_bytes, pixels_sha256)
-        if state.manifest is None:
-            record_file(run.store, run.scan.scan_id, record)
-        run.count_file(record, kept=False)
-
-    kept = [state.records.get(layout.file_name(index, blocks)) for index in range(layout.n_bins)]
-    sender.send(group, [functools.partial(send, index) for index, record in enumerate(kept) if record is None])
-    for record in kept:
-        if record is not None:
-            run.count_file(record, kept=True)
-
-
 def _manifest(
     run: UploadRun, state: UploadState, layouts: dict[ChunkKind, ChunkLayout], digests: PixelDigests
 ) -> ScanManifest:
@@ -350,7 +377,7 @@ def _manifest(
                 totals[record.file.bin_index] += record.group_bytes
         group_bytes = tuple(tuple(int(size) for size in sizes) for sizes in totals)
     ordered = {kind: layouts[kind] for kind in KINDS if kind in layouts}
-    return ScanManifest(run.scan, digests, ordered, tuple(files), group_bytes)
+    return ScanManifest(run.scan, digests, ordered, tuple(files), group_bytes, state.schema_version)
 
 
 def _expected_views(state: UploadState, layout: ChunkLayout, blocks: tuple[int, int]) -> dict[int, str]:
@@ -366,13 +393,12 @@ def _expected_views(state: UploadState, layout: ChunkLayout, blocks: tuple[int, 
     return expected
 
 
-def _view_digests(frames: NDArray[Any]) -> Iterator[str]:
-    """Sha256 of each view over all bins; frames (bin, view, row, col)."""
-    for view in range(frames.shape[1]):
-        digest = hashlib.sha256()
-        for energy_bin in frames:
-            digest.update(_little_endian(energy_bin[view]).data)
-        yield digest.hexdigest()
+def _view_digest(frames: NDArray[Any]) -> str:
+    """Sha256 of a view over all bins; frames (bin, row, col)."""
+    digest = hashlib.sha256()
+    for energy_bin in frames:
+        digest.update(_little_endian(energy_bin).data)
+    return digest.hexdigest()
 
 
 def _little_endian(frames: NDArray[Any]) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from ingest.chunk_manifest import (
     read_manifest,
     scan_folder,
 )
-from ingest.chunk_writer import CHUNK_SCHEMA_VERSION
+from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, ScanConflictError
 from ingest.manifest import canonical_json, scan_to_json
 from storage.errors import MissingFileError, StorageError
@@ -63,11 +63,13 @@ class UploadState:
     layout : of the projections, as the upload was begun.
     manifest : of the stored scan if the upload was finished before, else None.
     records : by file name, the chunk files that need not be written again.
+    schema_version : in which the scan was begun, and goes on.
     """
 
     layout: ChunkLayout
     manifest: ScanManifest | None
     records: dict[str, FileRecord]
+    schema_version: int
 
 
 def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool = False) -> UploadState:
@@ -91,7 +93,8 @@ def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool
                 f"scan {scan.scan_id} is in {store.url} already and differs in {', '.join(keys)}: "
                 "give this one another id"
             )
-        return UploadState(manifest.layouts["projection"], manifest, dict(_complete_files(store, manifest)))
+        records = dict(_complete_files(store, manifest))
+        return UploadState(manifest.layouts["projection"], manifest, records, manifest.schema_version)
     folder = scan_folder(scan.scan_id)
     if restart:
         store.delete(folder, recursive=True)
@@ -99,15 +102,16 @@ def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool
     if begun is None:
         header = {"schema_version": CHUNK_SCHEMA_VERSION, "scan": scan_to_json(scan), "layout": asdict(layout)}
         publish_bytes(store, f"{folder}/{UPLOAD_FOLDER}/{_HEADER_NAME}", canonical_json(header), kind="replace")
-        return UploadState(layout, None, {})
+        return UploadState(layout, None, {}, CHUNK_SCHEMA_VERSION)
     keys = differing_keys(scan_to_json(scan), begun.get("scan", {}))
-    if keys or begun.get("schema_version") != CHUNK_SCHEMA_VERSION:
+    if keys or begun.get("schema_version") not in READ_VERSIONS:
         raise ScanConflictError(
             f"an unfinished upload of scan {scan.scan_id} in {store.url} differs in "
             f"{', '.join(keys) or 'its schema version'}: begin anew with restart, or give this one another id"
         )
     try:
-        return UploadState(ChunkLayout(**begun["layout"]), None, dict(_recorded_files(store, folder)))
+        layout, records = ChunkLayout(**begun["layout"]), dict(_recorded_files(store, folder))
+        return UploadState(layout, None, records, begun["schema_version"])
     except (KeyError, TypeError, ValueError) as error:
         raise ChunkCorruptError(
             f"the state of the unfinished upload of scan {scan.scan_id} in {store.url} is malformed ({error!r}); "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import window_groups
+from ingest.chunk_writer import pixel_columns
 from spark_jobs.run_files.white_file import WhiteFile
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 #: The end of a chunk file that is read to find its footer (`ingest.chunk_files`), and what a footer takes.
 _TAIL_BYTES = 131_072
-_FOOTER_BYTES, _FOOTER_BYTES_PER_GROUP, _TRAILER_BYTES = 400, 408, 8
+_FOOTER_BYTES, _FOOTER_BYTES_PER_GROUP, _FOOTER_BYTES_PER_PLANE, _TRAILER_BYTES = 400, 358, 50, 8
 #: Columns of keys before checksum and pixels in a row group: the first group's of a read are not fetched.
 _KEY_COLUMNS, _KEY_HEAD_BYTES, _KEY_BYTES = 4, 47, 4
 #: The packed mask of bad pixels: its head, and the share of its bits that is left of few bad pixels.
@@ -47,10 +48,15 @@ def projection_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop
     return Traffic(found.n_reads, found.stored_bytes - found.n_reads * _skipped_bytes(stored.layout), found.pixel_bytes)
 
 
-def some_blocks(stored: StoredScan, traffic: Traffic, n_blocks: int) -> Traffic:
-    """The share of so many view blocks in what all of them take."""
-    share = n_blocks / stored.n_view_blocks
-    return Traffic(*(round(share * n) for n in (traffic.reads, traffic.read_bytes, traffic.pixel_bytes)))
+def projection_blocks(
+    stored: StoredScan, bin_index: int, blocks: tuple[int, ...], row_start: int, row_stop: int
+) -> Traffic:
+    """A band of rows of some view blocks of a bin, in whole row groups; footers apart."""
+    whole = projection_rows(stored, bin_index, row_start, row_stop)
+    borders = stored.view_blocks
+    views = sum(borders[block][1] - borders[block][0] for block in blocks) / borders[-1][1]
+    share = len(blocks) / stored.n_view_blocks
+    return Traffic(round(share * whole.reads), round(views * whole.read_bytes), round(views * whole.pixel_bytes))
 
 
 def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
@@ -58,10 +64,11 @@ def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
     return _footers(stored, "projection", bin_index)
 
 
-def projection_footer(stored: StoredScan, bin_index: int) -> Traffic:
-    """One footer, the mean of the bin's files: what a task that needs one view block reads."""
-    whole, n_files = _footers(stored, "projection", bin_index), len(stored.layout.file_blocks)
-    return Traffic(math.ceil(whole.reads / n_files), whole.read_bytes // n_files)
+def some_footers(stored: StoredScan, bin_index: int, blocks: tuple[int, ...]) -> Traffic:
+    """Footers of the files that hold these view blocks of a bin, of mean size: a task reads each once."""
+    whole, files = _footers(stored, "projection", bin_index), stored.layout.file_blocks
+    count = sum(1 for start, stop in files if any(start <= block < stop for block in blocks))
+    return Traffic(math.ceil(whole.reads * count / len(files)), whole.read_bytes * count // len(files))
 
 
 def field_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop: int, *, bands: int = 1) -> Traffic:
@@ -93,7 +100,7 @@ def frame_rows(
     # Bands that end within a row group read it twice.
     n_groups = min(end - first + bands - 1, bands * (end - first))
     reads = layout.n_view_blocks * max(bands, math.ceil((end - first) / window_groups(layout)))
-    groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(layout)
+    groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(stored, layout)
     share = n_groups / _n_row_groups(layout)
     return footer + Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
 
@@ -122,10 +129,11 @@ def _n_row_groups(layout: ChunkLayout) -> int:
     return -(-layout.n_rows // layout.row_group)
 
 
-def _footer_bytes(layout: ChunkLayout, n_blocks: int | None = None) -> int:
+def _footer_bytes(stored: StoredScan, layout: ChunkLayout, n_blocks: int | None = None) -> int:
     """Size of a file's footer that holds so many view blocks (all of them)."""
     groups = _n_row_groups(layout) * (layout.n_view_blocks if n_blocks is None else n_blocks)
-    return _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * groups + _TRAILER_BYTES
+    n_planes = len(pixel_columns(layout, stored.manifest.schema_version))
+    return _FOOTER_BYTES + (_FOOTER_BYTES_PER_GROUP + _FOOTER_BYTES_PER_PLANE * n_planes) * groups + _TRAILER_BYTES
 
 
 def _file_bytes(stored: StoredScan, kind: ChunkKind, bin_index: int) -> int:
@@ -140,6 +148,6 @@ def _footers(stored: StoredScan, kind: ChunkKind, bin_index: int) -> Traffic:
     for file in stored.manifest.files:
         if file.kind == kind and file.bin_index == bin_index:
             tail = min(_TAIL_BYTES, file.bytes)
-            footer = _footer_bytes(layout, file.blocks[1] - file.blocks[0])
+            footer = _footer_bytes(stored, layout, file.blocks[1] - file.blocks[0])
             total += Traffic(1, tail) if footer <= tail else Traffic(2, tail + footer)
     return total

@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import threading
-import zlib
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.chunk_layout import MIN_ROW_GROUPS, ROW_GROUP_BYTES
+from ingest.chunk_writer import cell_crc32
 from ingest.chunks import (
     MAX_VIEW_BLOCK,
     ChunkFile,
@@ -33,20 +32,22 @@ from ingest.chunks import (
 )
 from ingest.errors import ChunkCorruptError, IngestError, UnknownScanError
 from storage.errors import StoreUnavailableError
-from tests.support.fake_reader import random_reader
+from tests.support.fake_reader import FakeReader, random_reader, small_scan
 from tests.support.fake_store import FakeStore
 
 
-def write_file(frames, layout, scan_id, bin_index, blocks) -> tuple[bytes, list[int]]:
+def write_file(frames, layout, scan_id, bin_index, blocks, schema_version=2) -> tuple[bytes, list[int]]:
     handle = io.BytesIO()
-    writer = ChunkFileWriter(handle, scan_id=scan_id, layout=layout, bin_index=bin_index, blocks=blocks)
+    writer = ChunkFileWriter(
+        handle, scan_id=scan_id, layout=layout, bin_index=bin_index, blocks=blocks, schema_version=schema_version
+    )
     for block in range(*blocks):
         writer.write_block(block, frames[bin_index, slice(*layout.view_blocks[block])])
     group_bytes = writer.close()
     return handle.getvalue(), group_bytes
 
 
-def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000) -> FakeStore:
+def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000, schema_version=2) -> FakeStore:
     """A store that holds the reader's scan."""
     store, scan = FakeStore(), reader.scan
     layouts = {"projection": projection_layout(scan, memory_bytes=memory_bytes, file_bytes=file_bytes)}
@@ -61,7 +62,7 @@ def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000) -> FakeStore:
     for kind, layout in layouts.items():
         for bin_index in range(layout.n_bins):
             for blocks in layout.file_blocks:
-                content, group_bytes = write_file(arrays[kind], layout, scan.scan_id, bin_index, blocks)
+                content, group_bytes = write_file(arrays[kind], layout, scan.scan_id, bin_index, blocks, schema_version)
                 name = layout.file_name(bin_index, blocks)
                 store.files[f"scans/{scan.scan_id}/{name}"] = content
                 digest = hashlib.sha256(content).hexdigest()
@@ -69,7 +70,8 @@ def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000) -> FakeStore:
                 if kind == "projection":
                     sizes[bin_index] += group_bytes
     groups = tuple(tuple(int(x) for x in row) for row in sizes)
-    manifest = ScanManifest(scan, PixelDigests(("0" * 64,) * scan.n_views), layouts, tuple(files), groups)
+    digests = PixelDigests(("0" * 64,) * scan.n_views)
+    manifest = ScanManifest(scan, digests, layouts, tuple(files), groups, schema_version)
     store.files[f"scans/{scan.scan_id}/manifest.json"] = manifest.to_bytes()
     return store
 
@@ -203,14 +205,66 @@ def test_the_files_are_plain_parquet_that_other_programs_read():
     table = parquet.read()
     assert table.column("detector_row").to_pylist() == list(range(64))
     assert set(table.column("view_block").to_pylist()) == {1}
-    cell = np.frombuffer(table.column("pixels")[10].as_py(), dtype="<u2").reshape(2, 5)
-    np.testing.assert_array_equal(cell, reader.frames[1, 2:4, 10])
+    low, high = (np.frombuffer(table.column(f"byte{i}")[10].as_py(), dtype="u1").reshape(2, 5) for i in range(2))
+    np.testing.assert_array_equal(low + 256 * high.astype(int), reader.frames[1, 2:4, 10])
     group = parquet.metadata.row_group(0)
     assert group.num_rows == 64 // 32
-    pixels = group.column(5)
-    assert (pixels.path_in_schema, pixels.compression, pixels.is_stats_set) == ("pixels", "ZSTD", False)
-    assert not pixels.has_dictionary_page
+    for index in (5, 6):
+        pixels = group.column(index)
+        assert (pixels.path_in_schema, pixels.is_stats_set) == (f"byte{index - 5}", False)
+        assert not pixels.has_dictionary_page
     assert json.loads(parquet.metadata.metadata[b"conepacs.chunks"])["dtype"] == "<u2"
+
+
+def codecs(content: bytes) -> dict[str, str]:
+    """Codec of each column of pixels."""
+    group = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0)
+    columns = [group.column(i) for i in range(5, group.num_columns)]
+    return {column.path_in_schema: column.compression for column in columns}
+
+
+def test_bytes_are_compressed_where_it_pays():
+    rng = np.random.default_rng(1)
+    scan = small_scan(n_views=6, n_bins=3, n_rows=64, n_cols=64, pixel_type="uint16")
+    frames = np.empty((3, 6, 64, 64), dtype="u2")
+    frames[0] = rng.poisson(900, size=frames[0].shape)  # low bytes are noise
+    frames[1] = rng.integers(0, 65536, size=frames[1].shape)  # all bytes are
+    frames[2] = 4095
+    store = stored(FakeReader(scan, frames))
+    found = [codecs(store.files[f"scans/stone-1/projections-bin0{i}-pos00-views00000-00005.parquet"]) for i in range(3)]
+    assert found == [
+        {"byte0": "UNCOMPRESSED", "byte1": "ZSTD"},
+        {"byte0": "UNCOMPRESSED", "byte1": "UNCOMPRESSED"},
+        {"byte0": "ZSTD", "byte1": "ZSTD"},
+    ]
+    opened = open_scan_chunks(store, "stone-1")
+    for index in range(3):
+        np.testing.assert_array_equal(opened.read_rows(index, 0, 0, 64), frames[index])
+
+
+def test_a_dark_edge_does_not_decide_how_all_is_stored():
+    frames = np.zeros((1, 4, 64, 64), dtype="u2")
+    frames[:, :, 4:] = np.random.default_rng(1).integers(0, 65536, size=(1, 4, 60, 64))
+    store = stored(FakeReader(small_scan(n_views=4, n_bins=1, n_rows=64, n_cols=64, pixel_type="uint16"), frames))
+    content = store.files["scans/stone-1/projections-bin00-pos00-views00000-00003.parquet"]
+    assert codecs(content) == {"byte0": "UNCOMPRESSED", "byte1": "UNCOMPRESSED"}
+
+
+@pytest.mark.parametrize("pixel_type", ["uint8", "uint16", "uint32", "float32"])
+@pytest.mark.parametrize("schema_version", [1, 2])
+def test_every_type_is_read_in_either_version(schema_version, pixel_type):
+    rng = np.random.default_rng(4)
+    scan = small_scan(n_views=5, n_bins=1, n_rows=40, n_cols=7, pixel_type=pixel_type)
+    frames = (rng.integers(0, 2**32, size=(1, 5, 40, 7), dtype="u4") if pixel_type == "uint32" else
+              rng.gamma(2, 20, size=(1, 5, 40, 7))).astype(pixel_type)  # fmt: skip
+    store = stored(FakeReader(scan, frames), schema_version=schema_version)
+    opened = open_scan_chunks(store, "stone-1")
+    np.testing.assert_array_equal(opened.read_rows(0, 0, 3, 39), frames[0, :, 3:39])
+    np.testing.assert_array_equal(opened.read_rows_by_row(0, 0, 3, 39), frames[0, :, 3:39].transpose(1, 0, 2))
+    np.testing.assert_array_equal(opened.read_view(0, 3), frames[0, 3])
+    content = store.files["scans/stone-1/projections-bin00-pos00-views00000-00004.parquet"]
+    names = ["pixels"] if schema_version == 1 else [f"byte{i}" for i in range(frames.itemsize)]
+    assert list(codecs(content)) == names
 
 
 def test_the_same_pixels_give_the_same_bytes():
@@ -262,6 +316,21 @@ def test_large_bands_are_read_window_by_window(monkeypatch):
     assert len(store.reads) == cost.n_reads > 1
 
 
+def test_a_row_that_is_wrong_in_one_of_several_windows_is_named(monkeypatch):
+    monkeypatch.setattr("ingest.chunk_reader.MAX_RANGED_READ_BYTES", 2000)
+    frames = np.random.default_rng(1).integers(0, 65536, size=(2, 7, 200, 16), dtype="u2")
+    reader = FakeReader(small_scan(n_views=7, n_rows=200, n_cols=16), frames)
+    store = stored(reader)
+    good = store.files[PATH]
+    cell = reader.frames[1, :, 150].astype("u1").tobytes()
+    where = good.index(cell)
+    store.files[PATH] = good[:where] + bytes([good[where] ^ 1]) + good[where + 1 :]
+    scan = open_scan_chunks(store, "stone-1")
+    with pytest.raises(ChunkCorruptError, match=f"file {NAME}: detector row 150 does not have the checksum"):
+        scan.read_rows(1, 0, 0, 200)
+    np.testing.assert_array_equal(scan.read_rows(1, 0, 0, 144), reader.frames[1, :, :144])
+
+
 def test_several_threads_may_read_at_once():
     reader = random_reader(n_views=8, n_rows=64, fields=False)
     scan = open_scan_chunks(stored(reader, memory_bytes=2000, file_bytes=1), "stone-1")
@@ -284,9 +353,10 @@ NAME = "projections-bin01-pos00-views00000-00006.parquet"  # 7 views, one block
 PATH = f"scans/stone-1/{NAME}"
 
 
-def test_a_flipped_byte_is_named_wherever_it_is():
+@pytest.mark.parametrize("schema_version", [1, 2])
+def test_a_flipped_byte_is_named_wherever_it_is(schema_version):
     reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
-    store = stored(reader)
+    store = stored(reader, schema_version=schema_version)
     good = store.files[PATH]
     named = 0
     for position in range(0, len(good), 211):
@@ -307,10 +377,9 @@ def test_a_flipped_byte_is_named_wherever_it_is():
 
 def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
     reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
-    wrong = reader.frames[1, :, 17].tobytes()
-    crc32 = lambda cell: zlib.crc32(cell) ^ (bytes(cell) == wrong)  # noqa: E731
+    wrong = reader.frames[1, :, 17].astype("u1").tobytes()
     with monkeypatch.context() as patch:
-        patch.setattr("ingest.chunk_writer.zlib", SimpleNamespace(crc32=crc32))
+        patch.setattr("ingest.chunk_writer.cell_crc32", lambda cells: cell_crc32(cells) ^ (cells[0].tobytes() == wrong))
         store = stored(reader)
     scan = open_scan_chunks(store, "stone-1")
     with pytest.raises(ChunkCorruptError, match=f"bin 1, view block 0, file {NAME}: detector row 17 does not have"):
