@@ -58,7 +58,11 @@ class RangeCache:
         start = offset - first * self._block_bytes
         if first == last:
             return blocks[first][start : start + length]
-        return b"".join(blocks[number] for number in range(first, last + 1))[start : start + length]
+        # Views, so that what is not wanted of the blocks is not copied.
+        pieces = [memoryview(blocks[number]) for number in range(first, last + 1)]
+        pieces[0] = pieces[0][start:]
+        pieces[-1] = pieces[-1][: offset + length - last * self._block_bytes]
+        return b"".join(pieces)
 
     def _size(self, path: str) -> int:
         """Size of a file, asked for once."""

@@ -22,7 +22,8 @@ from storage.webhdfs_upload import UploadSink, translated
 if TYPE_CHECKING:
     from storage.hdfs_checksum import SentChecksum
 
-WRITE_PIECE_BYTES = 1 << 20
+#: Small writes are gathered up to this; larger ones go out as they are, uncopied [B].
+WRITE_PIECE_BYTES = 256 << 10
 READ_PIECE_BYTES = 1 << 20
 
 
