@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 READERS: dict[str, str] = {
     "nikon": "ingest.readers.nikon",
     "merlin": "ingest.readers.merlin",
+    "exchange": "ingest.readers.exchange",
     "nxtomo": "ingest.readers.nxtomo",
     "dataexchange": "ingest.readers.dataexchange",
     "htc": "ingest.readers.htc",

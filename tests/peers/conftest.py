@@ -14,7 +14,7 @@ from benchmarks import rtk_peer
 from tests.support.peers import require_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class RtkProcess:
@@ -25,6 +25,10 @@ class RtkProcess:
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A function of a module that imports ITK only when it is called."""
+        return self._pool.submit(function, *arguments).result()
 
     def shepp_logan(self, *arguments: Any) -> Any:
         """RTK's projections and voxels of its phantom."""
