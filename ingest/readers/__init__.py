@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 #: Reader name -> module; the order is the order in which `detect` asks them.
 READERS: dict[str, str] = {
     "nikon": "ingest.readers.nikon",
+    "skyscan": "ingest.readers.skyscan",
+    "zeiss": "ingest.readers.zeiss",
+    "varian": "ingest.readers.varian",
+    "elekta": "ingest.readers.elekta",
+    "pixet": "ingest.readers.pixet",
     "merlin": "ingest.readers.merlin",
     "exchange": "ingest.readers.exchange",
     "nxtomo": "ingest.readers.nxtomo",

@@ -20,7 +20,7 @@ class UnreadFormat:
 
     Attributes
     ----------
-    name : what to call it, with its article.
+    name : what to call it, with its article, and what to do instead.
     suffixes : suffixes of its files, lower case; () for any.
     magic : how its files start; b"" for anyhow.
     """
@@ -35,9 +35,12 @@ class UnreadFormat:
 
 
 UNREAD_FORMATS = (
-    UnreadFormat("a Zeiss XRM/TXRM (OLE) file", (".txrm", ".xrm", ".txm"), OLE_MAGIC),
-    UnreadFormat("an OLE file, a container that Zeiss XRM/TXRM uses", (), OLE_MAGIC),
-    UnreadFormat("a file of Timepix events, not frames", (".t3pa", ".t3p", ".t3r", ".clog", ".plog")),
+    UnreadFormat("a volume that Zeiss reconstructed (.txm), not projections: name the .txrm", (".txm",), OLE_MAGIC),
+    UnreadFormat("an OLE file, a container that Zeiss .txrm and .xrm use, without their suffix", (), OLE_MAGIC),
+    UnreadFormat(
+        "a file of Timepix events, not frames: bin them into frames in Pixet",
+        (".t3pa", ".t3p", ".t3r", ".clog", ".plog"),
+    ),
 )
 
 
@@ -56,4 +59,4 @@ def refuse_unread(source: Path) -> None:
         start = stream.read(longest)
     for unread in UNREAD_FORMATS:
         if unread.matches(source, start):
-            raise FrameFormatError(f"{source} is {unread.name}; no reader for it yet")
+            raise FrameFormatError(f"{source} is {unread.name}; it is not read")

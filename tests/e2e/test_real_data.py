@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ingest.chunks import open_scan_chunks
-from ingest.errors import FrameFormatError
 from ingest.inspect import inspect_source, inspect_stored
 from ingest.readers import SourceOptions, open_source
 from ingest.upload import upload
@@ -85,6 +84,10 @@ def test_a_limited_arc_is_stored_and_refused_with_the_arc_it_got(open_real, stor
         reconstruct(views, stored.scan.geometry, VolumeGrid((1, 64, 64), (1.0, 1.0, 1.0)))
 
 
-def test_zeiss_is_refused_by_name():
-    with pytest.raises(FrameFormatError, match=r"txrm is a Zeiss XRM/TXRM \(OLE\) file; no reader for it yet$"):
-        open_source(real_data_path("zeiss_txrm") / ZEISS)
+def test_a_zone_plate_scan_is_stored_and_refused_as_parallel(open_real, store):
+    reader = open_real("zeiss_txrm", ZEISS, "chip")
+    upload(reader, store)
+    stored = open_scan_chunks(store, "chip")
+    np.testing.assert_array_equal(stored.read_view(0, 6), reader.read_views(6, 7)[0, 0])
+    with pytest.raises(PlanError, match=r"^scan chip is a parallel-beam scan; only cone-beam scans are reconstr.*$"):
+        make_plan(stored, ReconstructionRequest("chip"))

@@ -6,27 +6,19 @@ from __future__ import annotations
 import pytest
 
 from ingest.errors import FrameFormatError
-from ingest.readers import detect, open_source
+from ingest.readers import detect
 from ingest.readers.unread import OLE_MAGIC
-from tests.support.peers import real_data_path
-
-
-@pytest.mark.real_data
-def test_the_real_zeiss_file_is_refused_by_name():
-    path = real_data_path("zeiss_txrm") / "txrm_test_chip_tomo.txrm"
-    with pytest.raises(FrameFormatError, match=r"tomo.txrm is a Zeiss XRM/TXRM \(OLE\) file; no reader for it yet"):
-        open_source(path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scan.xrm", OLE_MAGIC, "Zeiss XRM/TXRM"),
-        ("scan.TXRM", OLE_MAGIC + bytes(100), "Zeiss XRM/TXRM"),
+        ("scan.txm", OLE_MAGIC, r"is a volume that Zeiss reconstructed \(\.txm\), not projections: name the \.txrm"),
         ("scan.doc", OLE_MAGIC, "is an OLE file"),
-        ("hits.t3pa", b"", "Timepix events"),
+        ("hits.t3pa", b"", "Timepix events, not frames: bin them into frames"),
         ("scan.txrm", b"not OLE", "not recognised as any of"),
         ("notes.txt", b"hello", "not recognised as any of"),
+        ("program.log", b"[Main]\nx=1\n", "not recognised as any of"),
     ],
 )
 def test_files_are_named_by_suffix_and_start(tmp_path, name, content, message):
