@@ -92,8 +92,8 @@ def mu_of_a_cylinder(size: Size) -> dict[str, list[dict[str, float]]]:
         found["views"].append({"at": views, "error_percent": 100 * error})
     for pitch in (0.1, 0.15, 0.2, 0.4) if size is SMALL else (0.03, 0.05, 0.1, 0.2, 0.4):
         panel = orbit(size.views, 8, rows)
-        cols = math.ceil(8 * panel.pitch_mm[1] / pitch)
-        error = mean_mu_error(orbit(size.views, cols, rows), thin_grid(n))
+        cols, high = math.ceil(8 * panel.pitch_mm[1] / pitch), math.ceil(6.0 / pitch)
+        error = mean_mu_error(orbit(size.views, cols, high), thin_grid(n))
         found["pitch_mm"].append({"at": pitch, "error_percent": 100 * error})
     for factor in (0.5, 1.0, 2.0, 4.0):
         grid = thin_grid(max(16, round(n / factor / 2) * 2))
@@ -110,7 +110,8 @@ def offset_by_arc(size: Size) -> list[dict[str, Any]]:
     fan = 2 * math.asin(FIELD_MM / 2 / SOD_MM)
     found = []
     for arc in (math.pi + fan / 2, math.pi + 1.1 * fan, math.radians(240), math.radians(300), 2 * math.pi):
-        for offset in (0.0, 0.1, 0.25, 0.4, 0.49):
+        # The short side of an offset of 49 % is less than a column of a small panel.
+        for offset in (0.0, 0.1, 0.25, 0.4, 0.45 if size is SMALL else 0.49):
             # The far side of the panel reaches over the field's edge, whatever the offset.
             geometry = orbit(size.views, size.cols, 16, arc=arc, offset=-offset, width=1.1 / (1 + 2 * offset))
             case: dict[str, Any] = {"arc_deg": round(math.degrees(arc), 1), "offset": offset}
