@@ -6,7 +6,7 @@
 Sixteen equal slab tasks on a standalone Spark with one-core workers, and the same tasks in plain processes, each
 pinned to a core: one that does all of them, then two that do half of them at the same time.  What two processes gain
 over one is what this machine can give (its cores share caches and memory); ``of_ideal`` is the gain of two workers over
-that, in the seconds that tasks compute.  Runs are interleaved, the first of each session warms up.  The last line is
+that, in the seconds that a task computes, the median of all tasks and repeats.  Runs are interleaved, the first of each session warms up.  The last line is
 one JSON object:
 
 - ``of_ideal``: gain of two workers, over the gain of two pinned processes
@@ -68,8 +68,8 @@ def pinned(core: int, url: str, run: str, tasks: list[int]) -> None:
     print(json.dumps([result["wall_s"] for result in results]))
 
 
-def run_pinned(url: str, run: str, n_processes: int) -> float:
-    """Seconds that a process computes, when `n_processes` share the tasks."""
+def run_pinned(url: str, run: str, n_processes: int) -> list[float]:
+    """Seconds of each task, when `n_processes` share them."""
     cores = sorted(os.sched_getaffinity(0))
     shares = [list(range(first, N_TASKS, n_processes)) for first in range(n_processes)]
     processes = [
@@ -87,8 +87,7 @@ def run_pinned(url: str, run: str, n_processes: int) -> float:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    seconds = [sum(json.loads(process.communicate()[0])) for process in processes]
-    return statistics.mean(seconds)
+    return [wall_s for process in processes for wall_s in json.loads(process.communicate()[0])]
 
 
 def drive(values: dict[str, Any]) -> None:
@@ -112,7 +111,7 @@ def drive(values: dict[str, Any]) -> None:
     session.stop()
     walls = [task["wall_s"] for task in result.report["tasks"]]
     print(json.dumps({
-        "run": result.run_name, "compute_s": sum(walls) / workers, "whole_s": whole_s,
+        "run": result.run_name, "walls": walls, "compute_s": sum(walls) / workers, "whole_s": whole_s,
         "stage_s": result.report["seconds"]["stage reconstruct"],
     }))  # fmt: skip
 
@@ -164,7 +163,7 @@ def measure(cluster: LocalCluster, url: str, folder: Path, arguments: argparse.N
     """Interleave workers and pinned processes."""
     values = {"master": cluster.spark_master, "url": url, "folder": str(folder), "size": arguments.size}
     spark: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
-    plain: dict[int, list[float]] = {1: [], 2: []}
+    plain: dict[int, list[list[float]]] = {1: [], 2: []}
     for repeat in range(arguments.repeats):
         for workers in (1, 2):
             spark[workers].append(run_spark(values | {"workers": workers}))
@@ -172,7 +171,8 @@ def measure(cluster: LocalCluster, url: str, folder: Path, arguments: argparse.N
             last = spark[workers][-1]
             print(
                 f"run {repeat + 1} of {arguments.repeats}, {workers} worker(s): compute {last['compute_s']:.2f} s, "
-                f"stage {last['stage_s']:.2f} s, job {last['whole_s']:.2f} s; pinned {plain[workers][-1]:.2f} s, "
+                f"stage {last['stage_s']:.2f} s, job {last['whole_s']:.2f} s; "
+                f"pinned {sum(plain[workers][-1]) / workers:.2f} s, "
                 f"load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
@@ -180,8 +180,11 @@ def measure(cluster: LocalCluster, url: str, folder: Path, arguments: argparse.N
         key: {w: statistics.median(run[key] for run in spark[w]) for w in spark}
         for key in ("compute_s", "stage_s", "whole_s")
     }
-    ideal = statistics.median(plain[1]) / statistics.median(plain[2])
-    gain = medians["compute_s"][1] / medians["compute_s"][2]
+    # Tasks are equal: their median is what one takes, whatever else the machine did to some of them.
+    task_s = {w: statistics.median(wall for run in spark[w] for wall in run["walls"]) for w in spark}
+    pinned_s = {w: statistics.median(wall for walls in plain[w] for wall in walls) for w in plain}
+    ideal = 2 * pinned_s[1] / pinned_s[2]
+    gain = 2 * task_s[1] / task_s[2]
     overhead = statistics.median(
         (run["stage_s"] - run["compute_s"]) * workers / N_TASKS for workers, runs in spark.items() for run in runs
     )
@@ -191,7 +194,8 @@ def measure(cluster: LocalCluster, url: str, folder: Path, arguments: argparse.N
         "ideal_gain": round(ideal, 3),
         "whole_job": round(medians["whole_s"][1] / medians["whole_s"][2], 3),
         "task_overhead_s": round(overhead, 3),
-        "task_s": round(medians["compute_s"][1] / N_TASKS, 3),
+        "task_s": {str(w): round(seconds, 3) for w, seconds in task_s.items()},
+        "pinned_task_s": {str(w): round(seconds, 3) for w, seconds in pinned_s.items()},
         "seconds": {key: {str(w): round(s, 2) for w, s in each.items()} for key, each in medians.items()},
         "tasks": N_TASKS,
         "load": os.getloadavg()[0],
