@@ -6,8 +6,8 @@
 Sixteen equal slab tasks on a standalone Spark with one-core workers, and the same tasks in plain processes, each
 pinned to a core: one that does all of them, then two that do half of them at the same time.  What two processes gain
 over one is what this machine can give (its cores share caches and memory); ``of_ideal`` is the gain of two workers over
-that, in the seconds that a task computes, the median of all tasks and repeats.  Runs are interleaved, the first of each session warms up.  The last line is
-one JSON object:
+that, in the seconds that a task computes (the median of all tasks and repeats).  Runs are interleaved, the first of
+each session warms up.  The last line is one JSON object:
 
 - ``of_ideal``: gain of two workers, over the gain of two pinned processes
 - ``gain``, ``ideal_gain``: the two by themselves
