@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import backup, cluster, demo, doctor, inspect, jobs, look, pacs, plan, reconstruct, serve, upload
+from cli import backup, cluster, demo, doctor, geometry, inspect, jobs, look, pacs, plan, reconstruct, serve, upload
 from cli.errors import EXIT_CODE_HELP, INTERRUPTED, UNAVAILABLE, UNEXPECTED, SettingError, exit_code_of
 from cli.logs import LogConfig, LogFormat, LogLevel, LogSettings, set_up_logging
 from cli.settings import load
@@ -63,6 +63,7 @@ def _add(verb: Callable[..., None]) -> None:
 
 _add(upload.upload)
 _add(inspect.inspect)
+app.add_typer(geometry.app, name="geometry")
 _add(plan.plan)
 _add(look.preview)
 _add(look.sweep)
