@@ -10,7 +10,7 @@ take them:
   the axis, ``PixelSize`` [um] the pixel as seen at the axis.  Everything else (zone plates) is a parallel beam.
 - ``X-Shifts`` and ``Y-Shifts`` [pixels] is how far an image must be moved to higher columns and rows.  The reader
   leaves the pixels as they are and moves the panel of each pose instead, which is exact.
-- ``ReferenceData/Image`` is the flat field.
+- ``ReferenceData/Image`` is the flat field, scaled by the exposure times where those differ (as txrm2tiff does).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 NAME = "zeiss"
 SUFFIXES = (".txrm", ".xrm")
 _CONE = 1
-#: By how much exposures of views and reference may differ before it is noted.
-_EXPOSURE_TOLERANCE = 0.01
+#: By how much exposures of views and reference may differ before the reference is scaled.
+_EXPOSURE_TOLERANCE = 1e-3
 _DATES = ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%m/%d/%y %H:%M:%S.%f", "%m/%d/%y %H:%M:%S")
 
 
@@ -305,6 +305,7 @@ class _References:
 
     images: OleImages
     names: list[str]
+    factor: float
     n_frames: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -314,15 +315,17 @@ class _References:
         """Open the file and list its reference images."""
         images = OleImages(path)
         try:
-            names = images.references()
-            return cls(images, names, len(names), images.shape, images.reference_dtype())
+            names, factor = images.references(), _reference_factor(images)
+            dtype = images.reference_dtype() if factor == 1 else np.dtype(np.float32)
+            return cls(images, names, factor, len(names), images.shape, dtype)
         except BaseException:
             images.close()
             raise
 
     def read(self, index: int) -> NDArray[Any]:
-        """Return one reference image (row, col) as stored."""
-        return self.images.read_reference(self.names[index])
+        """Return one reference image (row, col), exposed as the views are."""
+        image = self.images.read_reference(self.names[index])
+        return image if self.factor == 1 else np.asarray(image * self.factor, dtype=np.float32)
 
     def close(self) -> None:
         """Close the file."""
@@ -343,15 +346,25 @@ def _flats(path: Path, views: Stack | FrameSeries, description: ScanDescription)
 def _file_notes(images: OleImages) -> tuple[str, ...]:
     """What the file says that is not used, or that a user should know."""
     notes = []
-    exposure, reference = _first_exposure_s(images), images.value("ReferenceData/ExpTime", "<f4")
-    if exposure and reference and abs(exposure / reference - 1) > _EXPOSURE_TOLERANCE:
-        notes.append(f"Views were exposed for {exposure:g} s, the reference for {reference:g} s; it is taken as it is.")
+    factor = _reference_factor(images)
+    if factor != 1:
+        notes.append(f"The reference is scaled by {factor:.5g}, the exposure of the views over its own.")
     if not images.references():
         notes.append("The file holds no reference image: name flat frames in [files] flats.")
     center = images.value("ReconSettings/CenterShift", "<f4")
     if center:
         notes.append(f"CenterShift {center:g} of the reconstruction is not applied: find the axis instead.")
     return tuple(notes)
+
+
+def _reference_factor(images: OleImages) -> float:
+    """Exposure time of the views over that of the reference; 1 where they agree or one is not known."""
+    exposure = _first_exposure_s(images)
+    reference = images.value("ReferenceData/ExpTime", "<f4") or images.value("MultiReferenceData/ExpTime", "<f4")
+    if not exposure or not reference or not np.isfinite(reference) or reference < 0:
+        return 1.0
+    factor = exposure / float(reference)
+    return factor if abs(factor - 1) > _EXPOSURE_TOLERANCE else 1.0
 
 
 def _first_exposure_s(images: OleImages) -> float | None:

@@ -70,9 +70,9 @@ def test_a_set_of_references_and_their_exposure(tmp_path, open_zeiss):
         MultiReferenceData__DataType=10, ReferenceData__ExpTime=np.float32(5.0),
     )  # fmt: skip
     reader = open_zeiss(source)
-    np.testing.assert_array_equal(reader.read_flats()[0], references)
+    np.testing.assert_array_equal(reader.read_flats()[0], references / 2)
     assert reader.scan.pixel_type == "float32"
-    assert any("exposed for 2.5 s, the reference for 5 s" in note for note in reader.scan.notes)
+    assert any("The reference is scaled by 0.5, the exposure of the views" in note for note in reader.scan.notes)
 
 
 def test_a_scan_that_was_broken_off(tmp_path, open_zeiss):
