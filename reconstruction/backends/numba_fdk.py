@@ -238,6 +238,17 @@ class NumbaAccumulator:
 
     def add(self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: IndexArray) -> None:
         """Weight, filter and back-project rows of `setup.band_of(views)`: (view, row, col) float32."""
+        self._back_project(
+            self.filtered_views(line_integrals, view_indices), view_indices, self.setup.window_of(view_indices)
+        )
+
+    def filtered_views(
+        self, line_integrals: Sequence[Float32Array] | Float32Array, view_indices: IndexArray
+    ) -> Float32Array:
+        """Weight, filter and transpose rows of `setup.band_of(views)` to bordered views (view, col, row).
+
+        The memory is the same for each batch.
+        """
         window = self.setup.window_of(view_indices)
         views = self._bordered_views(len(view_indices), window)
         scale = self._scale_of_views(view_indices)
@@ -248,7 +259,7 @@ class NumbaAccumulator:
             )
 
         _run(self.threads, one_view, range(len(view_indices)))
-        self._back_project(views, view_indices, window)
+        return views
 
     def add_filtered(self, filtered: Float32Array, view_indices: IndexArray, window: Window | None = None) -> None:
         """Back-project filtered rows of the band, or of a window of it: (view, row, filtered col) float32."""
