@@ -101,7 +101,7 @@ def update_rates(geometry: ConeBeamGeometry) -> dict[str, float]:
     for name, lacking in list_backends().items():
         if lacking or name == "numba":
             continue
-        for kernel in ("four_fold", "circular", "any_pose"):
+        for kernel in ("four_fold", "upright", "any_pose"):
             slow = name == "numpy_reference" or kernel == "any_pose"
             if name == "numpy_reference" and kernel != "any_pose":
                 continue

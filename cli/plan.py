@@ -12,7 +12,7 @@ import typer
 from cli.archive import open_existing_store
 from cli.options import JsonOption, StoreOption
 from cli.output import mebibytes, print_json, print_pairs
-from cli.plan_lines import cost_rows, cut_line
+from cli.plan_lines import cost_rows, cut_line, method_row
 from cli.requests import (
     BackendOption,
     BandOption,
@@ -24,7 +24,9 @@ from cli.requests import (
     CutOption,
     FieldOption,
     FilterOption,
+    IterationsOption,
     MemoryOption,
+    MethodOption,
     ModeOption,
     ProbeOption,
     RangeOption,
@@ -32,7 +34,9 @@ from cli.requests import (
     RunOption,
     ShapeOption,
     SlabsOption,
+    SubsetsOption,
     TuningOption,
+    TvOption,
     VoxelOption,
 )
 from cli.settings import StoreSettings, load
@@ -85,6 +89,10 @@ def plan(
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
     tuning: TuningOption = "default",
+    method: MethodOption = "fdk",
+    iterations: IterationsOption = None,
+    subsets: SubsetsOption = None,
+    tv_strength: TvOption = None,
     probe: ProbeOption = False,
     cores: Annotated[
         int | None,
@@ -111,7 +119,7 @@ def plan(
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning,
+        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
     )  # fmt: skip
     for scan_id in scan_ids or []:
         options.request(scan_id)  # a wrong option is told before any store is looked for
@@ -166,8 +174,9 @@ def print_plan(made: ReconstructionPlan, cores: int) -> None:
     rows = [
         ("volume", f"{nx} x {ny} x {nz} voxels of {made.grid.voxel_pitch_mm[1]:.5g} mm, field radius "
                    f"{made.radius_mm:.4g} mm, {len(made.bins)} bin(s)"),
-        ("filter", f"{made.request.fdk.filter_window}, cut-off {made.request.fdk.cutoff:g}"),
-        ("back end", f"{made.backend}, {'four-fold' if made.four_fold else 'one view at a time'}"),
+        method_row(made),
+        ("back end", f"{made.backend}, kernel {made.kernel}"),
+        *(("path", sentence) for sentence in made.path),
         ("mode", "two stages: filtered rows are stored once" if made.two_stage else "fused: slabs filter as they read"),
         ("slabs", cut_line(made)),
         ("memory per task", f"{mebibytes(cost.task_bytes)} (allowed {mebibytes(made.request.task_memory_bytes)})"),

@@ -7,7 +7,7 @@ line integrals -> cosine and view weights -> rows extended -> ramp -> back-proje
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from reconstruction.orbits import find_orbits
 from reconstruction.rectify import is_upright, virtual_views
 from reconstruction.redundancy import REDUNDANCIES, find_redundancy
 from reconstruction.reporting import describe
-from reconstruction.slabs import RowBand, quarter_turn, row_band, view_batches, view_rows
+from reconstruction.slabs import RowBand, grouped_batches, quarter_turn, row_band, view_batches, view_rows
 from reconstruction.slice_weights import slice_weights
 from reconstruction.weighting import cosine_weights
 
@@ -159,8 +159,9 @@ class SlabSetup:
 
     def batches(self, max_views: int) -> tuple[IndexArray, ...]:
         """Cut the slab's views into batches of at most `max_views`, in the order in which they are added."""
-        parts = view_batches(self.views.size, self.quarter, max_views)
-        return tuple(self.views[part] for part in parts)
+        if self.quarter is None:
+            return grouped_batches(self.views, max_views)
+        return view_batches(self.views.size, self.quarter, max_views)
 
     def describes(self) -> tuple[str, ...]:
         """Say how the scan is reconstructed, in plain sentences for people and reports."""
@@ -248,6 +249,13 @@ def prepare(
         redundancy=redundancy,
         view_rows=rows,
     )
+
+
+def slab_of(whole: SlabSetup, slab: Slab) -> SlabSetup:
+    """Cut one slab out of the set-up of a whole volume: what `prepare` would make of it, without its checks."""
+    shares = None if whole.slice_weights is None else whole.slice_weights[:, slab.z_start : slab.z_stop]
+    band, rows, views = _rows_and_views(whole.geometry, whole.grid, slab, whole.radius_mm, shares)
+    return replace(whole, slab=slab, band=band, slice_weights=shares, view_rows=rows, views=views)
 
 
 def _kernel(geometry: ConeBeamGeometry, quarter: int | None, *, force_general: bool) -> str:

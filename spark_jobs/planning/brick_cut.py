@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reconstruction.bricks import Area, Window, brick_windows, cut_evenly, has_field
-from reconstruction.coverage import projection_matrices
+from reconstruction.projection import projection_matrices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import VolumeGrid
+    from reconstruction.slabs import RowBand
+    from spark_jobs.planning.view_groups import ViewGroup
 
 #: A row is cut into about so many tiles, of at least `MIN_TILE_COLS` columns: tiles that a shadow only touches are read
 #: whole, and each is a ranged read.
@@ -71,11 +73,27 @@ def tile_columns(n_out: int) -> int:
 
 
 def brick_windows_of(
-    setup: SlabSetup, view_blocks: tuple[tuple[int, int], ...], matrices: NDArray[np.float64] | None = None
-) -> tuple[Window, ...]:
-    """Return what a brick reads of each view block's filtered rows; `matrices` are the geometry's, if at hand."""
-    return brick_windows(
-        projection_matrices(setup.geometry) if matrices is None else matrices,
-        np.array([start for start, _ in view_blocks]), setup.grid, setup.slab, setup.made_area, setup.radius_mm,
-        panel_rows=setup.geometry.n_rows, filtered_cols=(setup.ramp.col_start, setup.ramp.n_out),
+    setup: SlabSetup, groups: tuple[ViewGroup, ...], matrices: NDArray[np.float64] | None = None
+) -> list[tuple[int, NDArray[np.int64], Window]]:
+    """Return what a brick reads of the filtered rows: the place of each group, its views that count, and the window.
+
+    `matrices` are those of the geometry, if at hand.
+    """
+    used = [(place, views) for place, group in enumerate(groups) if (views := group.used(setup)).size]
+    lengths = np.array([views.size for _, views in used])
+    matrices = projection_matrices(setup.geometry) if matrices is None else matrices
+    windows = brick_windows(
+        matrices[np.concatenate([views for _, views in used])], np.cumsum(lengths) - lengths, setup.grid, setup.slab,
+        setup.made_area, setup.radius_mm, panel_rows=setup.geometry.n_rows,
+        filtered_cols=(setup.ramp.col_start, setup.ramp.n_out),
     )  # fmt: skip
+    return [
+        (place, views, _within(window, setup.band_of(views)))
+        for (place, views), window in zip(used, windows, strict=True)
+    ]
+
+
+def _within(window: Window, band: RowBand) -> Window:
+    """A window cut to the rows that the views' share of the slab needs."""
+    start = min(max(window.row_start, band.row_start), band.row_stop - 1)
+    return replace(window, row_start=start, row_stop=max(start + 1, min(window.row_stop, band.row_stop)))

@@ -8,7 +8,6 @@ import math
 from typing import TYPE_CHECKING
 
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.fdk import prepare
 from reconstruction.slabs import cut_slabs, slabs_of_height
 from spark_jobs.planning.brick_cut import cut_area
 from spark_jobs.planning.brick_traffic import brick_setup, largest_window, sampled_bricks
@@ -37,7 +36,7 @@ def bricks_work(sizing: Sizing, whole: SlabSetup) -> WorkCut:
     MemoryBudgetError
         If no brick fits the memory.
     """
-    plain = prepare(whole.geometry, whole.grid, sizing.request.fdk, four_fold=False)
+    plain = dataclasses.replace(whole, quarter=None, kernel="upright" if whole.quarter is not None else whole.kernel)
     least = encoding_bytes(whole.grid, sizing.slices(whole.grid)) + BASE_BYTES
     sizing.require(least, "the encoding of slices", "take coarser voxels, a smaller volume or more memory")
     candidates = [work for work in _candidates(sizing, plain) if work is not None]
@@ -103,11 +102,11 @@ def _assembling_bytes(sizing: Sizing, whole: SlabSetup, cut: BrickCut) -> int:
 def _largest_task(sizing: Sizing, setups: tuple[SlabSetup, ...], cut: BrickCut, *, most: int | None = None) -> int:
     """Peak memory of the largest brick task [B]."""
     windows = {} if most is None else {"most": most}
-    window = largest_window(sizing.stored, setups, cut, **windows)
-    some = sampled_bricks(setups, cut, sizing.stored.n_view_blocks, 400)
+    window = largest_window(sizing.groups, setups, cut, **windows)
+    some = sampled_bricks(setups, cut, len(sizing.groups), 400)
     return max(
         brick_task_bytes(
-            sizing.stored, brick_setup(setups, cut, index), window, backend=sizing.backend,
+            sizing.groups, brick_setup(setups, cut, index), window, backend=sizing.backend,
             batch_views=BRICK_BATCH_VIEWS, band_item_bytes=sizing.item_bytes,
         )
         for index in some

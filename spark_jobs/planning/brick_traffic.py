@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.bricks import Window
-from reconstruction.coverage import projection_matrices
+from reconstruction.projection import projection_matrices
 from spark_jobs.planning.brick_cut import brick_windows_of
 from spark_jobs.planning.store_reads import Traffic
 from spark_jobs.run_files.bands import ROW_HEAD_BYTES, tile_borders
 
 if TYPE_CHECKING:
-    from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
     from spark_jobs.planning.brick_cut import BrickCut
+    from spark_jobs.planning.view_groups import ViewGroup
 
-#: Windows (bricks x view blocks) that are worked out; of more, an even sample of bricks stands for all.
+#: Windows (bricks x groups of views) that are worked out; of more, an even sample of bricks stands for all.
 MAX_WINDOWS = 10_000
 
 
@@ -39,7 +39,7 @@ def brick_setup(setups: tuple[SlabSetup, ...], cut: BrickCut, index: int) -> Sla
 
 
 def brick_traffic(
-    stored: StoredScan,
+    groups: tuple[ViewGroup, ...],
     setups: tuple[SlabSetup, ...],
     cut: BrickCut,
     filter_runs: tuple[tuple[int, int], ...],
@@ -48,16 +48,16 @@ def brick_traffic(
     most: int = MAX_WINDOWS,
 ) -> Traffic:
     """Return what the bricks of one bin read of the filtered rows."""
-    blocks = stored.view_blocks
-    views = np.array([stop - start for start, stop in blocks])
+    n_views = np.array([group.n_views for group in groups])
     tiles = np.array(tile_borders(setups[0].ramp.n_out, cut.tile_cols))
     runs = np.array(filter_runs)
-    sample = sampled_bricks(setups, cut, len(blocks), most)
+    sample = sampled_bricks(setups, cut, len(groups), most)
     matrices = projection_matrices(setups[0].geometry)
     reads = n_bytes = 0
     for index in sample:
-        windows = brick_windows_of(brick_setup(setups, cut, index), blocks, matrices)
-        rows = np.array([(w.row_start, w.row_stop, w.col_start, w.col_stop) for w in windows])
+        found = brick_windows_of(brick_setup(setups, cut, index), groups, matrices)
+        views = n_views[[place for place, _, _ in found]]
+        rows = np.array([(w.row_start, w.row_stop, w.col_start, w.col_stop) for _, _, w in found])
         touched = (tiles[None, :, 0] < rows[:, 3:4]) & (tiles[None, :, 1] > rows[:, 2:3])
         n_tiles = touched.sum(axis=1)
         columns = (touched * (tiles[:, 1] - tiles[:, 0])).sum(axis=1)
@@ -69,12 +69,12 @@ def brick_traffic(
 
 
 def largest_window(
-    stored: StoredScan, setups: tuple[SlabSetup, ...], cut: BrickCut, *, most: int = MAX_WINDOWS
+    groups: tuple[ViewGroup, ...], setups: tuple[SlabSetup, ...], cut: BrickCut, *, most: int = MAX_WINDOWS
 ) -> Window:
-    """Return a window as large as any that a brick reads of one view block."""
+    """Return a window as large as any that a brick reads of one group of views."""
     matrices = projection_matrices(setups[0].geometry)
     n_rows = n_cols = 1
-    for index in sampled_bricks(setups, cut, stored.n_view_blocks, most):
-        for window in brick_windows_of(brick_setup(setups, cut, index), stored.view_blocks, matrices):
+    for index in sampled_bricks(setups, cut, len(groups), most):
+        for _, _, window in brick_windows_of(brick_setup(setups, cut, index), groups, matrices):
             n_rows, n_cols = max(n_rows, window.n_rows), max(n_cols, window.n_cols)
     return Window(0, n_rows, 0, n_cols)

@@ -12,16 +12,18 @@ from pacs.provenance import parameters_sha256
 from reconstruction.binning import binned_geometry
 from reconstruction.fdk import KERNEL_VERSION, SlabSetup, prepare
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
+from reconstruction.iterative.parameters import ITERATIVE_VERSION
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.brick_cut import BrickCut, brick_cut_from_json
 from spark_jobs.planning.cost import PlanCost, cost_from_json
 from spark_jobs.planning.request import ReconstructionRequest, request_from_json
 from spark_jobs.planning.task_memory import ENCODE_SLICES
+from spark_jobs.planning.view_groups import ViewGroup
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
 
-PLAN_SCHEMA_VERSION = 2
+PLAN_SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,13 @@ class ReconstructionPlan:
     grid, radius_mm : the volume and its field.
     backend : with its instruction set.
     two_stage : rows are filtered once, before the slab tasks.
-    four_fold : the kernel for four views a quarter turn apart runs.
+    kernel : back-projection kernel: ``four_fold``, ``upright`` or ``any_pose``.
+    path : how frames become views, how rays are weighted and which kernel runs, in plain sentences.
     slabs : cut of the volume.
     rows : first and end detector row that any slab needs.
-    batches : view blocks that a slab task reads together, in its order.
-    batch_views : views of all blocks of a batch that are filtered together.
+    groups : views that are filtered and stored together, and the view blocks that hold their frames.
+    batches : places of the groups that a slab task reads together, in its order.
+    batch_views : views of all groups of a batch that are filtered together.
     filter_rows : rows of one filter task (two stages).
     preview_factor : voxels of a side that a preview voxel averages.
     cost : what it costs.
@@ -57,9 +61,10 @@ class ReconstructionPlan:
     radius_mm: float
     backend: str
     two_stage: bool
-    four_fold: bool
+    kernel: str
     slabs: tuple[Slab, ...]
     rows: tuple[int, int]
+    groups: tuple[ViewGroup, ...]
     batches: tuple[tuple[int, ...], ...]
     batch_views: int
     filter_rows: int
@@ -69,6 +74,12 @@ class ReconstructionPlan:
     bricks: BrickCut | None = None
     detector_binning: int = 1
     encode_slices: int = ENCODE_SLICES
+    path: tuple[str, ...] = ()
+
+    @property
+    def four_fold(self) -> bool:
+        """Whether the kernel for four views a quarter turn apart runs."""
+        return self.kernel == "four_fold"
 
     @property
     def tasks(self) -> tuple[tuple[int, int], ...]:
@@ -97,22 +108,27 @@ class ReconstructionPlan:
             request.pop(name)
         if not self.two_stage:
             request.pop("band_type")
+        if self.request.iterative is None:
+            request.pop("iterative")
         # Only where they are in use: a run without them keeps its name.
         extra: dict[str, Any] = {}
         if self.bricks is not None:
             extra["bricks"] = self.bricks.to_json()
         if self.detector_binning != 1:
             extra["detector_binning"] = self.detector_binning
+        if self.request.iterative is not None:
+            extra["iterative_version"] = ITERATIVE_VERSION
         return extra | {
             "request": request,
             "scan_sha256": self.scan_sha256,
             "backend": self.backend,
             "kernel_version": KERNEL_VERSION,
             "two_stage": self.two_stage,
-            "four_fold": self.four_fold,
+            "kernel": self.kernel,
             "grid": _grid_json(self.grid),
             "radius_mm": self.radius_mm,
             "slab_starts": [slab.z_start for slab in self.slabs],
+            "view_groups": [[group.start, group.stop] for group in self.groups],
             "view_batches": [list(batch) for batch in self.batches],
             "preview_factor": self.preview_factor,
         }
@@ -140,9 +156,11 @@ class ReconstructionPlan:
             "radius_mm": self.radius_mm,
             "backend": self.backend,
             "two_stage": self.two_stage,
-            "four_fold": self.four_fold,
+            "kernel": self.kernel,
+            "path": list(self.path),
             "slabs": [[slab.z_start, slab.z_stop] for slab in self.slabs],
             "rows": list(self.rows),
+            "groups": [[group.start, group.stop, list(group.blocks)] for group in self.groups],
             "batches": [list(batch) for batch in self.batches],
             "batch_views": self.batch_views,
             "filter_rows": self.filter_rows,
@@ -172,9 +190,11 @@ def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
         radius_mm=values["radius_mm"],
         backend=values["backend"],
         two_stage=values["two_stage"],
-        four_fold=values["four_fold"],
+        kernel=values["kernel"],
+        path=tuple(values["path"]),
         slabs=tuple(Slab(a, b) for a, b in values["slabs"]),
         rows=tuple(values["rows"]),
+        groups=tuple(ViewGroup(start, stop, tuple(blocks)) for start, stop, blocks in values["groups"]),
         batches=tuple(tuple(batch) for batch in values["batches"]),
         batch_views=values["batch_views"],
         filter_rows=values["filter_rows"],

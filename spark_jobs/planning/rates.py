@@ -13,11 +13,11 @@ _REFERENCE_UPDATES_PER_S = 0.026e9
 #: Voxel updates per second by back end and kernel, ``back end/kernel``.
 _UPDATES_PER_S = {
     "numba-avx512/four_fold": 4.0e9,
-    "numba-avx512/circular": 2.2e9,
+    "numba-avx512/upright": 2.2e9,
     "numba-avx2/four_fold": 2.6e9,
-    "numba-avx2/circular": 1.7e9,
+    "numba-avx2/upright": 1.7e9,
     "numba-portable/four_fold": 1.0e9,
-    "numba-portable/circular": 0.88e9,
+    "numba-portable/upright": 0.88e9,
     "numba-avx512/any_pose": 0.39e9,
     "numba-avx2/any_pose": 0.32e9,
     "numba-portable/any_pose": 0.25e9,
@@ -36,6 +36,7 @@ class Rates:
     read_bytes_per_s : projections from the store to (view, row, col), as unpacked pixels
     correct_pixels_per_s : fields, bad pixels, logarithm
     filter_pixels_per_s : weights and ramp, mean of pixels in and out
+    resample_pixels_per_s : pixels of views that are resampled from tilted or merged frames, for each of these
     store_bytes_per_s : filtered rows and bricks to the store
     band_bytes_per_s : filtered rows and bricks from the store
     encode_voxels_per_s : slices taken out, digested, encoded, packed
@@ -49,6 +50,7 @@ class Rates:
     read_bytes_per_s: float = 390e6
     correct_pixels_per_s: float = 360e6
     filter_pixels_per_s: float = 100e6
+    resample_pixels_per_s: float = 40e6
     store_bytes_per_s: float = 600e6
     band_bytes_per_s: float = 800e6
     encode_voxels_per_s: float = 38e6
@@ -59,8 +61,9 @@ class Rates:
     batch_views: int = 0
 
     def updates(self, backend: str, kernel: str) -> float:
-        """Voxel updates per second of a back end's kernel; those of the reference where none was measured."""
-        return self.updates_per_s.get(f"{backend}/{kernel}", _REFERENCE_UPDATES_PER_S)
+        """Voxel updates per second of a back end's kernel; built-in where none was measured, else the reference's."""
+        name = f"{backend}/{kernel}"
+        return self.updates_per_s.get(name, _UPDATES_PER_S.get(name, _REFERENCE_UPDATES_PER_S))
 
     def height_factor(self, n_slices: int) -> float:
         """Share of that rate which a slab of so many slices reaches: that of the nearest lower height measured."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.fdk import FdkParameters
+from reconstruction.iterative.parameters import IterativeParameters
 from spark_jobs.errors import PlanError
 
 Mode = Literal["auto", "fused", "two_stage"]
@@ -26,7 +27,7 @@ class ReconstructionRequest:
     ----------
     scan_id : str
     bins : energy bins to reconstruct; empty for all.
-    voxel_pitch_mm : side of the cubic voxels; None takes the pixel pitch at the axis.
+    voxel_pitch_mm : side of cubic voxels, or (z, y, x) sides; None takes the pixel pitch at the axis.
     shape, center_mm : (z, y, x) voxels and (x, y, z) middle of the volume; None covers what the panel sees whole.
     fdk, correction : parameters of the kernels.
     backend : a name in `reconstruction.backends.BACKENDS`.
@@ -43,11 +44,12 @@ class ReconstructionRequest:
     mu_range : mu that has to be stored without clipping [1/mm]; None estimates it from coarse slices.
     task_memory_bytes : what one task may use at its peak.
     run_id : any text makes a second result of the same parameters.
+    iterative : an iterative method and its settings; None for FDK.
     """
 
     scan_id: str
     bins: tuple[int, ...] = ()
-    voxel_pitch_mm: float | None = None
+    voxel_pitch_mm: float | tuple[float, float, float] | None = None
     shape: tuple[int, int, int] | None = None
     center_mm: tuple[float, float, float] | None = None
     fdk: FdkParameters = field(default_factory=FdkParameters)
@@ -65,6 +67,7 @@ class ReconstructionRequest:
     brick_voxels: tuple[int, int] | None = None
     detector_binning: Binning = 1
     tuning: str = "default"
+    iterative: IterativeParameters | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -85,10 +88,21 @@ class ReconstructionRequest:
             raise PlanError(f"the mu range needs low < high, got {self.mu_range[0]} to {self.mu_range[1]}")
         if self.mu_range is not None and not all(math.isfinite(mu) for mu in self.mu_range):
             raise PlanError(f"the mu range needs finite numbers, got {self.mu_range[0]} to {self.mu_range[1]}")
+        if self.mu_range is not None and not self.mu_range[0] <= self.fdk.outside_value <= self.mu_range[1]:
+            raise PlanError(
+                f"the value outside the field, {self.fdk.outside_value:g} /mm, is not in the stored range of mu, "
+                f"{self.mu_range[0]:g} to {self.mu_range[1]:g}: give a range that holds it"
+            )
         if len(set(self.bins)) != len(self.bins):
             raise PlanError(f"each bin can be asked for once, got {', '.join(map(str, self.bins))}")
         if len(self.run_id) > 64:
             raise PlanError(f"a run id has at most 64 characters, got {len(self.run_id)}")
+
+    @property
+    def pitch_zyx_mm(self) -> tuple[float, float, float] | None:
+        """Sides of a voxel; None for the pixel pitch at the axis."""
+        pitch = self.voxel_pitch_mm
+        return (pitch, pitch, pitch) if isinstance(pitch, int | float) else pitch
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of all fields."""
@@ -100,7 +114,11 @@ def request_from_json(values: dict[str, Any]) -> ReconstructionRequest:
     known = dict(values)
     known["fdk"] = FdkParameters(**known["fdk"])
     known["correction"] = CorrectionParameters(**known["correction"])
+    if known["iterative"] is not None:
+        known["iterative"] = IterativeParameters(**known["iterative"])
     for name in ("bins", "shape", "center_mm", "mu_range", "brick_voxels"):
         if known[name] is not None:
             known[name] = tuple(known[name])
+    if isinstance(known["voxel_pitch_mm"], list):
+        known["voxel_pitch_mm"] = tuple(known["voxel_pitch_mm"])
     return ReconstructionRequest(**known)

@@ -8,20 +8,25 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pacs.preview import preview_factor
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.slabs import SLAB_ALIGNMENT, cut_slabs, row_band, slabs_of_height
+from reconstruction.fdk import slab_of
+from reconstruction.slabs import SLAB_ALIGNMENT, RowBand, cut_slabs, slabs_of_height
+from spark_jobs.planning.coarse_looks import coarse_looks
 from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
 from spark_jobs.planning.stage_costs import WorkCut, plan_cost, row_group_amplification
 from spark_jobs.planning.task_memory import encode_slices, filter_task_bytes, prepare_task_bytes, slab_task_bytes
-from spark_jobs.tasks.probe import probe_rows
+from spark_jobs.planning.view_groups import frame_rows, slab_steps, step_sizes
 
 if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
-    from reconstruction.slabs import RowBand
+    from spark_jobs.planning.coarse_looks import CoarseLook
     from spark_jobs.planning.rates import Rates
+    from spark_jobs.planning.view_groups import StepSizes, ViewGroup
 
 #: Views that a task filters together, where memory allows.
 BATCH_VIEWS = 128
@@ -53,7 +58,8 @@ class Sizing:
     backend : its name
     geometry : of the scan, as its rows are stored
     binning : pixels of a side that are averaged after the logarithm
-    blocks : view blocks that a slab task reads together
+    groups : views that are filtered and stored together
+    batches : places of the groups that a slab task reads together
     rates : what the expected time goes by
     """
 
@@ -63,7 +69,8 @@ class Sizing:
     backend: str
     geometry: ConeBeamGeometry
     binning: int
-    blocks: int
+    groups: tuple[ViewGroup, ...]
+    batches: tuple[tuple[int, ...], ...]
     rates: Rates
 
     @property
@@ -80,22 +87,28 @@ class Sizing:
         """Slices that are encoded at a time."""
         return encode_slices(grid, preview_factor(grid.shape), self.memory_bytes)
 
-    def slab_bytes(self, setup: SlabSetup, batch_views: int) -> int:
+    def sizes(self, setup: SlabSetup) -> StepSizes:
+        """What the steps of a slab hold."""
+        return step_sizes(slab_steps(setup, self.groups, self.batches, self.stored.view_blocks), self.groups)
+
+    def slab_bytes(self, setup: SlabSetup, batch_views: int, sizes: StepSizes | None = None) -> int:
         """Peak memory of a slab task, in whichever of the wanted modes needs more [B]."""
         kinds = {"fused": (None,), "two_stage": (self.item_bytes,), "auto": (None, self.item_bytes)}[self.request.mode]
-        return max(self.slab_bytes_of(setup, batch_views, kind) for kind in kinds)
+        sizes = sizes or self.sizes(setup)
+        return max(self.slab_bytes_of(setup, batch_views, kind, sizes) for kind in kinds)
 
-    def slab_bytes_of(self, setup: SlabSetup, batch_views: int, item_bytes: int | None) -> int:
+    def slab_bytes_of(
+        self, setup: SlabSetup, batch_views: int, item_bytes: int | None, sizes: StepSizes | None = None
+    ) -> int:
         """Peak memory of a slab task that filters (None), or that reads values of so many bytes [B]."""
         return slab_task_bytes(
-            self.stored, setup, backend=self.backend, blocks=self.blocks, batch_views=batch_views,
+            self.stored, setup, backend=self.backend, sizes=sizes or self.sizes(setup), batch_views=batch_views,
             band_item_bytes=item_bytes, slices=self.slices(setup.grid), binning=self.binning,
         )  # fmt: skip
 
     def setup(self, whole: SlabSetup, slab: Slab) -> SlabSetup:
         """One slab's share of the reconstruction."""
-        band = row_band(whole.geometry, whole.grid, slab, whole.radius_mm)
-        return dataclasses.replace(whole, slab=slab, band=band)
+        return slab_of(whole, slab)
 
     def require(
         self, needed: int, what: str, cure: str = "take thinner slabs, a smaller volume or more memory"
@@ -110,8 +123,8 @@ class Sizing:
     def work(self, setups: tuple[SlabSetup, ...], *, two_stage: bool) -> WorkCut:
         """The work of these slabs, with the rows of a view block filtered by one task."""
         work = WorkCut(
-            self.stored, self.bins, setups, self.backend, two_stage, self.item_bytes, 1, binning=self.binning,
-            slices=self.slices(setups[0].grid),
+            self.stored, self.bins, setups, self.backend, two_stage, self.item_bytes, 1, self.groups, self.batches,
+            binning=self.binning, slices=self.slices(setups[0].grid),
         )  # fmt: skip
         low, high = work.rows
         return dataclasses.replace(work, filter_rows=high - low)
@@ -184,9 +197,11 @@ def _ways(sizing: Sizing, setups: tuple[SlabSetup, ...]) -> list[WorkCut]:
 
 def views_together(sizing: Sizing, setups: tuple[SlabSetup, ...]) -> int:
     """Views filtered together: as many as fit, a multiple of four for each block, at most `BATCH_VIEWS` in all."""
-    most = min(sizing.rates.batch_views or BATCH_VIEWS, sizing.blocks * sizing.stored.layout.view_block)
+    longest = max(sum(sizing.groups[place].n_views for place in batch) for batch in sizing.batches)
+    most = min(sizing.rates.batch_views or BATCH_VIEWS, longest)
+    sized = [(setup, sizing.sizes(setup)) for setup in setups]
     for views in range(most - most % 4 or 4, 3, -4):
-        if max(sizing.slab_bytes(setup, views) for setup in setups) <= sizing.memory_bytes:
+        if max(sizing.slab_bytes(setup, views, sizes) for setup, sizes in sized) <= sizing.memory_bytes:
             return views
     return 4
 
@@ -214,10 +229,13 @@ def sized_stages(sizing: Sizing, work: WorkCut, task_bytes: dict[str, int]) -> W
         If the search for bad pixels, or a single detector row, does not fit the memory.
     """
     whole = work.setups[0]
-    probe: tuple[tuple[RowBand, int], ...] = ()
+    looks: tuple[CoarseLook, ...] = ()
     if sizing.request.mu_range is None:
-        probe = probe_rows(sizing.stored, sizing.geometry, whole.grid, whole.radius_mm)
-    sizes = {"prepare": prepare_task_bytes(sizing.stored, max((band.n_rows for band, _ in probe), default=0))}
+        looks = coarse_looks(sizing.stored, sizing.geometry, whole.grid, sizing.request.fdk, whole.radius_mm)
+    probe = tuple((look.rows, look.blocks) for look in looks)
+    most_rows = max((stop - start for (start, stop), _ in probe), default=0)
+    most_blocks = max((len(step.blocks) for look in looks for step in look.steps), default=1)
+    sizes = {"prepare": prepare_task_bytes(sizing.stored, most_rows, most_blocks)}
     sizing.require(
         sizes["prepare"], "the search for bad pixels",
         "give tasks more memory; give the range of mu if the look at coarse slices is what needs it",
@@ -225,19 +243,30 @@ def sized_stages(sizing: Sizing, work: WorkCut, task_bytes: dict[str, int]) -> W
     rows = work.filter_rows
     if work.two_stage:
         rows = _rows_of_a_filter_task(sizing, work)
-        sizes["filter"] = filter_task_bytes(sizing.stored, whole, n_rows=rows, binning=sizing.binning)
+        sizes["filter"] = _filter_bytes(sizing, work, rows)
         sizing.require(
             sizes["filter"], "the filtering of a detector row", "upload with less memory, or allow more here"
         )
     return dataclasses.replace(work, filter_rows=rows, probe=probe, task_bytes=sizes | task_bytes)
 
 
+def _filter_bytes(sizing: Sizing, work: WorkCut, n_rows: int) -> int:
+    """Peak memory of a task that filters so many rows of a group [B]."""
+    setup, low = work.setups[0], work.rows[0]
+    middle = min(max(low, (sum(work.rows) - n_rows) // 2), max(low, work.rows[1] - n_rows))
+    rows = middle, middle + n_rows
+    taken = (frame_rows(setup, np.arange(g.start, g.stop), RowBand(*rows)) for g in work.groups)
+    return filter_task_bytes(
+        sizing.stored, setup, work.groups, rows=rows, frame_rows=max(stop - start for start, stop in taken),
+        binning=sizing.binning,
+    )  # fmt: skip
+
+
 def _rows_of_a_filter_task(sizing: Sizing, work: WorkCut) -> int:
     """All rows, or halves of them until they fit, in whole row groups where they are more than one."""
     rows, step = work.filter_rows, work.row_step
     while rows > 1:
-        needed = filter_task_bytes(sizing.stored, work.setups[0], n_rows=rows, binning=sizing.binning)
-        if needed <= sizing.memory_bytes:
+        if _filter_bytes(sizing, work, rows) <= sizing.memory_bytes:
             break
         rows = math.ceil(rows / 2)
         rows = math.ceil(rows / step) * step if rows > step else rows

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pacs.preview import preview_factor
+from reconstruction.slabs import RowBand
 from spark_jobs.planning import store_reads
 from spark_jobs.planning.brick_traffic import MAX_WINDOWS, brick_traffic
 from spark_jobs.planning.cost import PlanCost, StageCost
 from spark_jobs.planning.pack_sizes import PackSizes
 from spark_jobs.planning.store_reads import Traffic
 from spark_jobs.planning.task_memory import ENCODE_SLICES, field_band_rows
+from spark_jobs.planning.view_groups import frame_rows, slab_steps
 from spark_jobs.run_files.bands import ROW_HEAD_BYTES
 from spark_jobs.run_files.brick_files import slices_of_a_read
 
@@ -22,9 +26,9 @@ if TYPE_CHECKING:
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import VolumeGrid
-    from reconstruction.slabs import RowBand
     from spark_jobs.planning.brick_cut import BrickCut
     from spark_jobs.planning.rates import Rates
+    from spark_jobs.planning.view_groups import SlabStep, ViewGroup
 
 #: What tasks read of the run's dates and a bin's range, and a slab task's record: [B], and of it for each slice.
 _RUN_BYTES, _BIN_BYTES, _RECORD_BYTES, _RECORD_SLICE_BYTES = 190, 230, 700, 70
@@ -47,7 +51,9 @@ class WorkCut:
     filter_rows : rows of a filter task
     bricks : how slabs are cut in y and x; None for whole slabs
     binning : pixels of a side that are averaged after the logarithm
-    probe : rows of each coarse slice of the first stage, and the view blocks that each reads
+    groups : views that are filtered and stored together
+    batches : places of the groups that a slab task reads together
+    probe : rows of each coarse slice of the first stage, and the view blocks that it reads
     task_bytes : peak memory of the largest task by stage
     plan_bytes : sizes of the plan and of the scan's manifest, which each task reads
     packs : sizes of packs besides their pixels
@@ -61,9 +67,11 @@ class WorkCut:
     two_stage: bool
     band_item_bytes: int
     filter_rows: int
+    groups: tuple[ViewGroup, ...]
+    batches: tuple[tuple[int, ...], ...]
     bricks: BrickCut | None = None
     binning: int = 1
-    probe: tuple[tuple[RowBand, int], ...] = ()
+    probe: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ()
     task_bytes: dict[str, int] = field(default_factory=dict)
     plan_bytes: tuple[int, int] = (0, 0)
     packs: PackSizes = field(default_factory=PackSizes)
@@ -89,10 +97,23 @@ class WorkCut:
     @property
     def kernel(self) -> str:
         """Name of the back-projection kernel."""
-        first = self.setups[0]
-        if first.geometry.circular_orbit is None:
-            return "any_pose"
-        return "circular" if first.quarter is None else "four_fold"
+        return self.setups[0].kernel
+
+    @cached_property
+    def steps(self) -> tuple[tuple[SlabStep, ...], ...]:
+        """What each slab reads, step by step."""
+        return tuple(slab_steps(s, self.groups, self.batches, self.stored.view_blocks) for s in self.setups)
+
+    @property
+    def n_slots(self) -> int:
+        """Frames that a view is resampled from; 0 where views are frames."""
+        virtual = self.setups[0].virtual
+        return 0 if virtual is None else virtual.n_slots
+
+    @property
+    def n_views(self) -> int:
+        """Views of all groups."""
+        return sum(group.n_views for group in self.groups)
 
     @property
     def filter_runs(self) -> tuple[tuple[int, int], ...]:
@@ -100,10 +121,16 @@ class WorkCut:
         low, high = self.rows
         return tuple((a, min(a + self.filter_rows, high)) for a in range(low, high, self.filter_rows))
 
+    def rows_of_runs(self, group: ViewGroup) -> list[tuple[int, int]]:
+        """First and end row of the frames that each filter task of a group reads."""
+        views = np.arange(group.start, group.stop)
+        return [frame_rows(self.setups[0], views, RowBand(*rows)) for rows in self.filter_runs]
+
     @property
     def updates(self) -> int:
         """Voxels x views."""
-        return len(self.bins) * self.grid.n_voxels * self.setups[0].geometry.n_views
+        _, ny, nx = self.grid.shape
+        return len(self.bins) * sum(setup.slab.n_slices * ny * nx * setup.views.size for setup in self.setups)
 
     def raw(self, row_start: int, row_stop: int) -> tuple[int, int]:
         """Detector rows as stored."""
@@ -124,14 +151,13 @@ def plan_cost(work: WorkCut, rates: Rates, *, most_windows: int = MAX_WINDOWS) -
         stages.append(_filter(work, rates))
     if work.bricks is not None:
         bricks = brick_traffic(
-            work.stored, work.setups, work.bricks, work.filter_runs, work.band_item_bytes, most=most_windows
+            work.groups, work.setups, work.bricks, work.filter_runs, work.band_item_bytes, most=most_windows
         )
         stages += [_bricks(work, rates, bricks), _assemble(work, rates)]
         amplification = bricks.read_bytes / _band_bytes_of_bin(work)
     else:
         stages.append(_slabs(work, rates))
-        low, high = min(s.band.row_start for s in work.setups), max(s.band.row_stop for s in work.setups)
-        amplification = sum(s.band.n_rows for s in work.setups) / (high - low)
+        amplification = _rows_times_views(work) / _needed_rows(work)
     projections = _projections(work)
     band_files = stages[-1] if work.bricks is None else stages[-2]
     return PlanCost(
@@ -151,9 +177,44 @@ def plan_cost(work: WorkCut, rates: Rates, *, most_windows: int = MAX_WINDOWS) -
 
 def row_group_amplification(work: WorkCut) -> float:
     """Bytes of row groups that all tasks read over those that hold the volume's shadow once."""
-    low, high = min(s.band.row_start for s in work.setups), max(s.band.row_stop for s in work.setups)
-    once = _rows_of_bins(work, [(low, high)]).read_bytes
+    rows = [step.rows for steps in work.steps for step in steps]
+    whole = min(low for low, _ in rows), max(high for _, high in rows)
+    needed = {block for group in work.groups for block in group.blocks}
+    counts = [int(block in needed) for block in range(work.stored.n_view_blocks)]
+    once = sum(
+        store_reads.projection_blocks(work.stored, bin_index, counts, *work.raw(*whole)).read_bytes
+        for bin_index in work.bins
+    )
     return _projections(work).read_bytes / max(1, once)
+
+
+def _rows_times_views(work: WorkCut) -> int:
+    """Rows that slabs need of each view, added up."""
+    if all(setup.view_rows is None for setup in work.setups):
+        return work.n_views * sum(setup.band.n_rows for setup in work.setups)
+    return sum(
+        len(part) * setup.band_of(part).n_rows
+        for setup, steps in zip(work.setups, work.steps, strict=True)
+        for step in steps
+        for part in step.parts
+    )
+
+
+def _needed_rows(work: WorkCut) -> int:
+    """Rows that any slab needs of each group's views, times these."""
+    if all(setup.view_rows is None for setup in work.setups):
+        bands = [setup.band for setup in work.setups]
+        return work.n_views * (max(band.row_stop for band in bands) - min(band.row_start for band in bands))
+    low: dict[int, int] = {}
+    high: dict[int, int] = {}
+    for setup in work.setups:
+        for place, group in enumerate(work.groups):
+            views = group.used(setup)
+            if views.size:
+                band = setup.band_of(views)
+                low[place] = min(low.get(place, band.row_start), band.row_start)
+                high[place] = max(high.get(place, band.row_stop), band.row_stop)
+    return sum((high[place] - low[place]) * work.groups[place].n_views for place in low)
 
 
 def _without_opening(work: WorkCut, stage: StageCost) -> int:
@@ -164,15 +225,24 @@ def _without_opening(work: WorkCut, stage: StageCost) -> int:
 
 def _projections(work: WorkCut) -> Traffic:
     """Row groups that slab or filter tasks read."""
-    bands = work.filter_runs if work.two_stage else [(s.band.row_start, s.band.row_stop) for s in work.setups]
-    return _rows_of_bins(work, bands)
-
-
-def _rows_of_bins(work: WorkCut, bands: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> Traffic:
+    if work.two_stage:
+        reads = [(rows, group.blocks) for group in work.groups for rows in work.rows_of_runs(group)]
+    else:
+        reads = [
+            (step.rows, step.fresh_blocks(before))
+            for steps in work.steps
+            for before, step in zip((None, *steps), steps, strict=False)
+        ]
+    # How often each block is read, by rows: a helix has thousands of reads, of not so many bands of rows.
+    counts: dict[tuple[int, int], list[int]] = {}
+    for rows, blocks in reads:
+        of_rows = counts.setdefault(rows, [0] * work.stored.n_view_blocks)
+        for block in blocks:
+            of_rows[block] += 1
     total = Traffic()
-    for bin_index in work.bins:
-        for band in bands:
-            total += store_reads.projection_rows(work.stored, bin_index, *work.raw(*band))
+    for rows, of_rows in counts.items():
+        for bin_index in work.bins:
+            total += store_reads.projection_blocks(work.stored, bin_index, of_rows, *work.raw(*rows))
     return total
 
 
@@ -180,17 +250,20 @@ def _band_bytes_of_bin(work: WorkCut) -> int:
     """Filtered rows of one bin as stored."""
     setup, (low, high) = work.setups[0], work.rows
     n_tiles = 1 if work.bricks is None else -(-setup.ramp.n_out // work.bricks.tile_cols)
-    heads = work.stored.n_view_blocks * n_tiles * ROW_HEAD_BYTES
-    return (high - low) * (setup.geometry.n_views * setup.ramp.n_out * work.band_item_bytes + heads)
+    heads = len(work.groups) * n_tiles * ROW_HEAD_BYTES
+    return (high - low) * (work.n_views * setup.ramp.n_out * work.band_item_bytes + heads)
 
 
 def _filter_seconds(work: WorkCut, n_rows: int, rates: Rates) -> tuple[float, float]:
-    """Seconds to correct so many rows of all views and bins, and to filter them."""
+    """Seconds to correct what so many rows of a view of each bin are made of, and to filter them."""
     setup = work.setups[0]
-    views = len(work.bins) * setup.geometry.n_views * n_rows
-    raw = views * work.binning**2 * setup.geometry.n_cols
-    ramp = views * (setup.geometry.n_cols + setup.ramp.n_out) / 2
-    return raw / rates.correct_pixels_per_s, ramp / rates.filter_pixels_per_s
+    rows = len(work.bins) * n_rows
+    pixels = rows * setup.geometry.n_cols
+    # Frames of merged positions have about as many columns together as the view; of others, as the frame.
+    raw = rows * max(1, work.n_slots) * work.stored.scan.n_cols * work.binning
+    ramp = rows * (setup.geometry.n_cols + setup.ramp.n_out) / 2
+    resample_s = pixels / rates.resample_pixels_per_s if work.n_slots else 0.0
+    return raw / rates.correct_pixels_per_s + resample_s, ramp / rates.filter_pixels_per_s
 
 
 def _prepare(work: WorkCut, rates: Rates) -> StageCost:
@@ -201,10 +274,10 @@ def _prepare(work: WorkCut, rates: Rates) -> StageCost:
         # Once for the search, and once for white and dark.
         fields = store_reads.field_rows(stored, bin_index, 0, scan.n_rows, bands=n_bands).times(2)
         total += work.opening() + fields + store_reads.frame_rows(stored, "bad_pixels", 0, 0, scan.n_rows)
-        for band, n_blocks in work.probe:
-            rows = store_reads.projection_rows(stored, bin_index, band.row_start, band.row_stop)
-            total += store_reads.some_blocks(stored, rows, n_blocks)
-            total += store_reads.white_rows(stored, band.row_start, band.row_stop)
+        for rows, blocks in work.probe:
+            counts = [blocks.count(block) for block in range(stored.n_view_blocks)]
+            total += store_reads.projection_blocks(stored, bin_index, counts, *rows)
+            total += store_reads.white_rows(stored, *rows)
         footers = store_reads.field_footers(stored, bin_index)  # kept from the first time
         total = Traffic(total.reads - footers.reads, total.read_bytes - footers.read_bytes, total.pixel_bytes)
         if work.probe:
@@ -225,14 +298,14 @@ def _corrected(work: WorkCut, rows: tuple[int, int]) -> Traffic:
 
 def _filter(work: WorkCut, rates: Rates) -> StageCost:
     stored, total = work.stored, _projections(work)
-    n_blocks = stored.n_view_blocks
-    n_tasks = len(work.bins) * n_blocks * len(work.filter_runs)
+    n_tasks = len(work.bins) * len(work.groups) * len(work.filter_runs)
     for bin_index in work.bins:
-        footer = store_reads.projection_footer(stored, bin_index)
-        for rows in work.filter_runs:
-            total += (work.opening() + _corrected(work, rows) + footer).times(n_blocks)
+        n_files = sum(store_reads.files_of_blocks(stored, group.blocks) for group in work.groups)
+        total += store_reads.some_footers(stored, bin_index, n_files * len(work.filter_runs))
+        for rows, count in Counter(rows for group in work.groups for rows in work.rows_of_runs(group)).items():
+            total += (work.opening() + _corrected(work, rows)).times(count)
     written = len(work.bins) * _band_bytes_of_bin(work)
-    correct_s, filter_s = _filter_seconds(work, work.rows[1] - work.rows[0], rates)
+    correct_s, filter_s = _filter_seconds(work, work.n_views * (work.rows[1] - work.rows[0]), rates)
     seconds = (
         total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s + _band_store_seconds(work, written, rates)
         + n_tasks * rates.task_overhead_s
@@ -264,11 +337,16 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
         seconds += n_bins * _band_read_seconds(work, bands.read_bytes, rates)
     else:
         total += _projections(work)
+        n_files = sum(
+            store_reads.files_of_blocks(stored, (block for step in steps for block in step.blocks))
+            for steps in work.steps
+        )
         for bin_index in work.bins:
-            total += store_reads.projection_footers(stored, bin_index).times(len(setups))
-            for setup in setups:
-                total += _corrected(work, (setup.band.row_start, setup.band.row_stop))
-        correct_s, filter_s = _filter_seconds(work, sum(s.band.n_rows for s in setups), rates)
+            total += store_reads.some_footers(stored, bin_index, n_files)
+            for steps in work.steps:
+                rows = min(step.rows[0] for step in steps), max(step.rows[1] for step in steps)
+                total += _corrected(work, rows)
+        correct_s, filter_s = _filter_seconds(work, _rows_times_views(work), rates)
         seconds += total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s
         gpu_s += filter_s
     return StageCost("reconstruct", n_tasks, total.read_bytes, _packs_written(work), total.reads, total.pixel_bytes,
@@ -277,8 +355,11 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
 
 def _add_seconds(work: WorkCut, rates: Rates) -> float:
     """Seconds of the back-projection."""
-    slices = sum(setup.slab.n_slices / rates.height_factor(setup.slab.n_slices) for setup in work.setups)
-    return work.updates * slices / work.grid.shape[0] / rates.updates(work.backend, work.kernel)
+    _, ny, nx = work.grid.shape
+    at_full_rate = sum(
+        s.slab.n_slices * ny * nx * s.views.size / rates.height_factor(s.slab.n_slices) for s in work.setups
+    )
+    return len(work.bins) * at_full_rate / rates.updates(work.backend, work.kernel)
 
 
 def _band_store_seconds(work: WorkCut, n_bytes: int, rates: Rates) -> float:
@@ -294,11 +375,15 @@ def _band_read_seconds(work: WorkCut, n_bytes: int, rates: Rates) -> float:
 
 def _band_reads(work: WorkCut) -> Traffic:
     """Filtered rows that the slabs of one bin read."""
-    setup = work.setups[0]
-    row_bytes = setup.geometry.n_views * setup.ramp.n_out * work.band_item_bytes
-    row_bytes += work.stored.n_view_blocks * ROW_HEAD_BYTES
-    files = sum(1 for a, b in work.filter_runs for s in work.setups if a < s.band.row_stop and b > s.band.row_start)
-    return Traffic(work.stored.n_view_blocks * files, sum(s.band.n_rows for s in work.setups) * row_bytes)
+    view_bytes = work.setups[0].ramp.n_out * work.band_item_bytes
+    reads = n_bytes = 0
+    for setup, steps in zip(work.setups, work.steps, strict=True):
+        for step in steps:
+            band = setup.band_of(step.views)
+            reads += len(step.groups) * sum(1 for a, b in work.filter_runs if a < band.row_stop and b > band.row_start)
+            n_views = sum(work.groups[place].n_views for place in step.groups)
+            n_bytes += band.n_rows * (n_views * view_bytes + len(step.groups) * ROW_HEAD_BYTES)
+    return Traffic(reads, n_bytes)
 
 
 def _bricks(work: WorkCut, rates: Rates, bands: Traffic) -> StageCost:

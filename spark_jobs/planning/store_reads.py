@@ -12,6 +12,8 @@ from ingest.chunk_writer import pixel_columns
 from spark_jobs.run_files.white_file import WhiteFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from ingest.chunk_layout import ChunkKind, ChunkLayout
     from ingest.chunks import StoredScan
 
@@ -49,14 +51,16 @@ def projection_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop
 
 
 def projection_blocks(
-    stored: StoredScan, bin_index: int, blocks: tuple[int, ...], row_start: int, row_stop: int
+    stored: StoredScan, bin_index: int, counts: Sequence[int], row_start: int, row_stop: int
 ) -> Traffic:
-    """A band of rows of some view blocks of a bin, in whole row groups; footers apart."""
+    """A band of rows of each view block of a bin so many times, in whole row groups; footers apart."""
     whole = projection_rows(stored, bin_index, row_start, row_stop)
-    borders = stored.view_blocks
-    views = sum(borders[block][1] - borders[block][0] for block in blocks) / borders[-1][1]
-    share = len(blocks) / stored.n_view_blocks
-    return Traffic(round(share * whole.reads), round(views * whole.read_bytes), round(views * whole.pixel_bytes))
+    size, n_frames = stored.layout.view_block, stored.scan.n_views
+    short = n_frames - (len(counts) - 1) * size  # frames of the last block
+    frames = sum(counts) * size - counts[-1] * (size - short)
+    reads = whole.reads * sum(counts) / len(counts)
+    share = frames / n_frames
+    return Traffic(round(reads), round(share * whole.read_bytes), round(share * whole.pixel_bytes))
 
 
 def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
@@ -64,11 +68,16 @@ def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
     return _footers(stored, "projection", bin_index)
 
 
-def some_footers(stored: StoredScan, bin_index: int, blocks: tuple[int, ...]) -> Traffic:
-    """Footers of the files that hold these view blocks of a bin, of mean size: a task reads each once."""
-    whole, files = _footers(stored, "projection", bin_index), stored.layout.file_blocks
-    count = sum(1 for start, stop in files if any(start <= block < stop for block in blocks))
-    return Traffic(math.ceil(whole.reads * count / len(files)), whole.read_bytes * count // len(files))
+def files_of_blocks(stored: StoredScan, blocks: Iterable[int]) -> int:
+    """Count the files of a bin that hold these view blocks."""
+    per_file = stored.layout.blocks_per_file
+    return len({block // per_file for block in blocks})
+
+
+def some_footers(stored: StoredScan, bin_index: int, n_files: int) -> Traffic:
+    """Footers of so many files of a bin's projections, of mean size: a task reads each once."""
+    whole, n_all = projection_footers(stored, bin_index), len(stored.layout.file_blocks)
+    return Traffic(math.ceil(whole.reads / n_all) * n_files, whole.read_bytes * n_files // n_all)
 
 
 def field_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop: int, *, bands: int = 1) -> Traffic:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import MAX_RANGED_READ_BYTES
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from reconstruction.bricks import Window
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import VolumeGrid
+    from spark_jobs.planning.view_groups import StepSizes, ViewGroup
 
 #: Python, its libraries and the kernels in a worker before any pixel is read, when it has to compile them itself.
 BASE_BYTES = 370 * MEBIBYTE
@@ -21,6 +23,10 @@ BASE_BYTES = 370 * MEBIBYTE
 ENCODE_SLICES = 16
 #: A pixel of the rows that a task corrects: white, dark, mask, cosine weight, and what is made on the way to them [B].
 _WEIGHT_BYTES = 24
+#: Views that a filter task resamples together.
+RESAMPLED_TOGETHER = 32
+#: A pixel of a view while it is resampled, and of its turn's share of a slice while that is found [B].
+_RESAMPLE_BYTES, _SHARE_BYTES = 64, 56
 #: A pixel of a band of flat or dark frames while its moments are found [B].
 _MOMENT_BYTES = 80
 #: A pixel of the panel while bad pixels are looked for [B]: statistics, and their copies while medians are found.
@@ -46,7 +52,7 @@ def slab_task_bytes(
     setup: SlabSetup,
     *,
     backend: str,
-    blocks: int,
+    sizes: StepSizes,
     batch_views: int,
     band_item_bytes: int | None,
     slices: int = ENCODE_SLICES,
@@ -57,37 +63,66 @@ def slab_task_bytes(
     Parameters
     ----------
     backend : its name
-    blocks : view blocks read together
+    sizes : of the largest of its steps
     batch_views : views filtered together
     band_item_bytes : size of a stored filtered value in two stages; None for fused runs
     slices : slices that are encoded at a time
     binning : pixels of a side that are averaged after the logarithm
     """
-    geometry, band, ramp = setup.geometry, setup.band, setup.ramp
+    band, ramp = setup.band, setup.ramp
     _, ny, nx = setup.grid.shape
-    block_views = min(stored.layout.view_block, geometry.n_views)
-    raw_rows = band.n_rows * binning
-    row_pixels = raw_rows * stored.scan.n_cols
+    block_views = min(stored.layout.view_block, stored.scan.n_views)
+    row_pixels = sizes.rows * binning * stored.scan.n_cols
     volume = setup.slab.n_slices * ny * nx * 4
     transposed = batch_views * (band.n_rows + 2) * (ramp.n_out + 2) * 4
     if band_item_bytes is not None:
         filtered = band.n_rows * ramp.n_out
-        read = block_views * filtered * (4 * blocks + band_item_bytes) + batch_views * filtered * 4
+        # Records of one group are read at a time; of four of them, all are held.
+        record = min(sizes.views, block_views) * filtered * band_item_bytes
+        read = sizes.views * filtered * 4 + record + batch_views * filtered * 4
     else:
-        raw = 2 * blocks * block_views * row_pixels * stored.layout.dtype.itemsize
-        corrected = batch_views * row_pixels * (4 if binning == 1 else 6)
-        read = raw + corrected + _correction_bytes(stored, row_pixels) + _window_bytes(stored, raw_rows)
+        raw = sizes.blocks * block_views * row_pixels * stored.layout.dtype.itemsize
+        read = raw + _view_bytes(setup, row_pixels, band.n_rows, batch_views, binning)
+        read += _correction_bytes(stored, sizes.all_rows * binning * stored.scan.n_cols)
+        read += _window_bytes(stored, sizes.rows * binning)
     if backend == "numpy_reference":
         # Sums in float64, and one view's projection of every voxel.
         volume, transposed = 2 * volume, 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
-    return BASE_BYTES + volume + read + transposed + encoding_bytes(setup.grid, slices)
+    return BASE_BYTES + max(volume + read + transposed + encoding_bytes(setup.grid, slices), _share_bytes(setup))
+
+
+def _view_bytes(setup: SlabSetup, frame_pixels: int, n_rows: int, batch_views: int, binning: int) -> int:
+    """What correcting the frames of some views takes, and resampling these from them [B]."""
+    corrected = frame_pixels * (4 if binning == 1 else 6)
+    if setup.virtual is None:
+        return batch_views * corrected
+    resampled = n_rows * setup.geometry.n_cols
+    return batch_views * (setup.virtual.n_slots * corrected + 4 * resampled) + _RESAMPLE_BYTES * resampled
+
+
+def _share_bytes(setup: SlabSetup) -> int:
+    """What the shares of turns in the slices take while they are found, before any pixel is read [B]."""
+    if setup.slice_weights is None:
+        return 0
+    orbits = setup.redundancy.orbits
+    if orbits.kind != "helix":
+        return setup.slice_weights.nbytes
+    track = orbits.tracks[0]
+    n_turns = math.ceil((track.runs[-1][1] - track.runs[0][0]) / (2 * math.pi)) + 1
+    return setup.slice_weights.size * (4 + n_turns * _SHARE_BYTES)
 
 
 def brick_task_bytes(
-    stored: StoredScan, setup: SlabSetup, window: Window, *, backend: str, batch_views: int, band_item_bytes: int
+    groups: tuple[ViewGroup, ...],
+    setup: SlabSetup,
+    window: Window,
+    *,
+    backend: str,
+    batch_views: int,
+    band_item_bytes: int,
 ) -> int:
     """Peak memory of a brick task [B]: the brick, the largest window of filtered rows that it reads, one batch."""
-    block_views = min(stored.layout.view_block, setup.geometry.n_views)
+    block_views = max(group.n_views for group in groups)
     ny, nx = setup.made_area.shape
     volume = setup.slab.n_slices * ny * nx * 4
     values = window.n_rows * window.n_cols
@@ -106,31 +141,50 @@ def assemble_task_bytes(grid: VolumeGrid, slices: int, n_y: int, n_x: int) -> in
     return BASE_BYTES + encoding_bytes(grid, slices) + read * n_y * n_x * 4
 
 
-def filter_task_bytes(stored: StoredScan, setup: SlabSetup, *, n_rows: int, binning: int = 1) -> int:
-    """Peak memory of a task that filters `n_rows` rows of one view block [B]."""
-    geometry, ramp = setup.geometry, setup.ramp
-    block_views = min(stored.layout.view_block, geometry.n_views)
-    raw_rows = n_rows * binning
-    raw_pixels = raw_rows * stored.scan.n_cols
-    corrected = 4 if binning == 1 else 6
-    per_view = raw_pixels * (stored.layout.dtype.itemsize + corrected) + n_rows * ramp.n_out * 4
-    record = 4 * block_views * ramp.n_out * 4
+def filter_batch(setup: SlabSetup, n_views: int) -> int:
+    """Views that a filter task corrects together: all, or some where they are resampled."""
+    return n_views if setup.virtual is None else min(n_views, RESAMPLED_TOGETHER)
+
+
+def filter_task_bytes(
+    stored: StoredScan,
+    setup: SlabSetup,
+    groups: tuple[ViewGroup, ...],
+    *,
+    rows: tuple[int, int],
+    frame_rows: int,
+    binning: int = 1,
+) -> int:
+    """Peak memory of a task that filters some rows of one group of views [B], made of so many rows of the frames."""
+    n_rows, ramp = rows[1] - rows[0], setup.ramp
+    block_views = min(stored.layout.view_block, stored.scan.n_views)
+    group_views, n_blocks = max(g.n_views for g in groups), max(len(g.blocks) for g in groups)
+    raw_pixels = frame_rows * binning * stored.scan.n_cols
+    raw = n_blocks * block_views * raw_pixels * stored.layout.dtype.itemsize
+    batch = filter_batch(setup, group_views)
+    filtered = group_views * n_rows * ramp.n_out * 4
+    if batch < group_views:
+        filtered += batch * n_rows * ramp.n_out * 4
+    lines = _view_bytes(setup, raw_pixels, n_rows, batch, binning)
+    record = 4 * group_views * ramp.n_out * 4
     correction = _correction_bytes(stored, raw_pixels)
-    return BASE_BYTES + block_views * per_view + record + correction + _window_bytes(stored, raw_rows)
+    reading = _window_bytes(stored, frame_rows * binning)
+    return BASE_BYTES + max(raw + lines + filtered + record + correction + reading, _share_bytes(setup))
 
 
-def prepare_task_bytes(stored: StoredScan, probe_rows: int) -> int:
+def prepare_task_bytes(stored: StoredScan, probe_rows: int, probe_blocks: int = 1) -> int:
     """Peak memory of the task that looks for bad pixels over the whole panel of one bin, and then at coarse slices [B].
 
     Parameters
     ----------
     probe_rows : rows that the widest of the coarse slices needs
+    probe_blocks : view blocks that it reads together
     """
     scan, layout = stored.scan, stored.layout
     panel = scan.n_rows * scan.n_cols
     search = panel * _FIELD_BYTES + _band_bytes(stored, scan.n_rows)
     row_pixels = probe_rows * scan.n_cols
-    look = layout.view_block * row_pixels * (layout.dtype.itemsize + 16)
+    look = layout.view_block * probe_blocks * row_pixels * (layout.dtype.itemsize + 16)
     look += _correction_bytes(stored, row_pixels) + _window_bytes(stored, probe_rows)
     return BASE_BYTES + max(search, look)
 

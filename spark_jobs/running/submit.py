@@ -85,7 +85,7 @@ def open_submit(
     submit = submit_folder(folder)
     own = submit if again else folder
     place = RunPlace(
-        store.url, folder, task_threads, submit, records=f"{own}/{DONE_FOLDER}", bands=bands_stem(own, plan, stored),
+        store.url, folder, task_threads, submit, records=f"{own}/{DONE_FOLDER}", bands=bands_stem(own, plan),
         publishers=publishers,
     )  # fmt: skip
     publish_bytes(store, f"{submit}/plan.json", plan.to_bytes(), kind="replace")
@@ -114,7 +114,7 @@ def run_stages(run: OpenRun, stages: StageRunner, slab_work: SlabWork, *, again:
     """
     plan, place = run.plan, run.place
     names = {task: slab_name(*bin_slab) for task, bin_slab in enumerate(plan.tasks)}
-    prepare, *others = job_stages(plan, run.stored.n_view_blocks, slab_work)
+    prepare, *others = job_stages(plan, slab_work)
     try:
         found = finished_results(run.store, place.records, plan.run_name, names.values())
         slabs = {task: found[name] for task, name in names.items() if name in found}
@@ -179,8 +179,8 @@ def _finished_bands(run: OpenRun, missing: set[tuple[int, int]]) -> dict[int, di
     n_cols = run.plan.setup(working_geometry(run.stored, run.plan), 0).ramp.n_out
     sizes = _sizes_of(run, bins)
     finished: dict[int, dict[str, Any]] = {}
-    for task, (bin_index, block, row) in enumerate(filter_tasks(run.plan, run.stored.n_view_blocks)):
-        band = band_file(run, bin_index, block, row, n_cols)
+    for task, (bin_index, place, row) in enumerate(filter_tasks(run.plan)):
+        band = band_file(run, bin_index, place, row, n_cols)
         if bin_index not in bins or sizes.get(band.path) == band.n_rows * band.row_bytes:
             finished[task] = {"peak_bytes": 0}
     return finished

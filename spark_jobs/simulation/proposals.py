@@ -168,25 +168,26 @@ _ORDINAL = {2: "half", 4: "a quarter", 8: "an eighth"}
 
 def _coarser(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tuple[str, ReconstructionRequest]]:
     """The same field in larger voxels."""
-    pitch = request.voxel_pitch_mm or _axis_pitch_mm(stored)
+    z, y, x = request.pitch_zyx_mm or (_axis_pitch_mm(stored),) * 3
     for factor in _COARSER:
         shape = None
         if request.shape is not None:
             nz, ny, nx = (max(1, round(side / factor)) for side in request.shape)
             shape = nz, ny, nx
-        yield f"voxels {factor} times as large", replace(request, voxel_pitch_mm=pitch * factor, shape=shape)
+        yield (
+            f"voxels {factor} times as large",
+            replace(request, voxel_pitch_mm=(z * factor, y * factor, x * factor), shape=shape),
+        )
 
 
 def _smaller(stored: StoredScan, request: ReconstructionRequest) -> Iterator[tuple[str, ReconstructionRequest]]:
     """A region in the middle, in the same voxels."""
-    from reconstruction.coverage import default_grid
-    from spark_jobs.planning.plan_record import geometry_of
+    from spark_jobs.planning.plan import planned_grid
 
-    geometry = geometry_of(stored)
-    whole = request.shape or default_grid(geometry, request.voxel_pitch_mm).shape
+    grid, _ = planned_grid(stored, request)
     for factor in _SMALLER:
-        nz, ny, nx = (max(2, side // factor // 2 * 2) for side in whole)
-        radius = nx / 2 * (request.voxel_pitch_mm or _axis_pitch_mm(stored))
+        nz, ny, nx = (max(2, side // factor // 2 * 2) for side in grid.shape)
+        radius = nx / 2 * grid.voxel_pitch_mm[2]
         fdk = replace(request.fdk, field_radius_mm=radius)
         yield f"a region of 1/{factor} of each side", replace(request, shape=(nz, ny, nx), fdk=fdk)
 

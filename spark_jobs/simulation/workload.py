@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spark_jobs.planning.plan_record import geometry_of
 from spark_jobs.planning.rates import BUILT_IN
 from spark_jobs.simulation.cluster import GIBIBYTE, MEGABYTE
 from spark_jobs.simulation.errors import DoesNotFitError
@@ -85,11 +84,9 @@ def work_of_plan(plan: ReconstructionPlan, stored: StoredScan, rates: CoreRates 
     ----------
     rates : those that the plan's cost was counted with
     """
-    circle = geometry_of(stored).circular_orbit is not None
-    kernel = ("four_fold" if plan.four_fold else "circular") if circle else "any_pose"
-    rate = rates.updates(plan.backend, kernel)
+    rate = rates.updates(plan.backend, plan.kernel)
     # Updates by a slower kernel count as more of the fastest one's, in the ratio of the processor with AVX-512.
-    slowness = _FOUR_FOLD / BUILT_IN.updates("numba-avx512", kernel)
+    slowness = _FOUR_FOLD / BUILT_IN.updates("numba-avx512", plan.kernel)
     works = []
     for stage in plan.cost.stages:
         last = stage is plan.cost.stages[-1]

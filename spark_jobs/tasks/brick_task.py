@@ -12,7 +12,7 @@ from reconstruction.backends import load_backend
 from spark_jobs.planning.brick_cut import brick_windows_of
 from spark_jobs.planning.plan import working_geometry
 from spark_jobs.run_files.brick_files import BrickFile, brick_path, read_brick, slices_of_a_read, write_brick
-from spark_jobs.tasks.filtered_rows import read_window
+from spark_jobs.tasks.filtered_rows import read_window, views_of_group
 from spark_jobs.tasks.workers import open_run
 
 if TYPE_CHECKING:
@@ -38,15 +38,14 @@ def back_project_brick(place: RunPlace, task: int) -> dict[str, Any]:
     setup = plan.brick_setup(working_geometry(run.stored, plan), brick_index)
     accumulator = load_backend(plan.backend).start(setup, threads=place.threads)
     read_bytes = 0
-    for block, window in enumerate(brick_windows_of(setup, run.stored.view_blocks)):
-        first_view = run.stored.view_blocks[block][0]
-        filtered, n_bytes = read_window(run, bin_index, block, window, setup.ramp.n_out)
+    for place_of_group, views, window in brick_windows_of(setup, plan.groups):
+        filtered, n_bytes = read_window(run, bin_index, place_of_group, window, setup.ramp.n_out)
         read_bytes += n_bytes
-        for first in range(0, len(filtered), plan.batch_views):
-            views = filtered[first : first + plan.batch_views]
-            accumulator.add_filtered(views, first_view + first + np.arange(len(views)), window)
-        # Not while the next block is read: the plan counts one.
-        del filtered, views
+        for first in range(0, len(views), plan.batch_views):
+            some = views[first : first + plan.batch_views]
+            accumulator.add_filtered(views_of_group(filtered, plan.groups[place_of_group], some), some, window)
+        # Not while the next group is read: the plan counts one.
+        del filtered
     with run.publishing():
         written = write_brick(run.store, brick_file(run, bin_index, brick_index), accumulator.read_slices)
     n_voxels = setup.slab.n_slices * setup.made_area.shape[0] * setup.made_area.shape[1]
@@ -55,7 +54,7 @@ def back_project_brick(place: RunPlace, task: int) -> dict[str, Any]:
         "brick": brick_index,
         "read_bytes": read_bytes,
         "written_bytes": written,
-        "updates": n_voxels * setup.geometry.n_views,
+        "updates": n_voxels * setup.views.size,
         "reconstruct_s": time.perf_counter() - started,
     } | run.store_counts()
 

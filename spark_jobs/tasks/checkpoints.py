@@ -30,7 +30,6 @@ from storage.publish import publish_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ingest.chunks import StoredScan
     from spark_jobs.planning.plan import ReconstructionPlan
     from storage.filesystem import Store
 
@@ -158,12 +157,13 @@ def forget_packs(store: Store, records: str, packs: Iterable[str]) -> None:
             store.delete(entry.path)
 
 
-def bands_stem(folder: str, plan: ReconstructionPlan, stored: StoredScan) -> str:
+def bands_stem(folder: str, plan: ReconstructionPlan) -> str:
     """Return how the folders of filtered rows of a run begin: all that shapes these files beside the run's identity.
 
     Two submits of a run that have other memory cut the rows otherwise; an upload may have cut the views otherwise.
     """
-    shape = [plan.rows, plan.filter_rows, plan.request.band_type, stored.view_blocks]
+    groups = [[group.start, group.stop] for group in plan.groups]
+    shape = [plan.rows, plan.filter_rows, plan.request.band_type, groups]
     return f"{folder}/bands-{hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:12]}"
 
 

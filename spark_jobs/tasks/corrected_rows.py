@@ -28,6 +28,7 @@ from spark_jobs.run_files.white_file import WhiteFile, read_white, white_path, w
 from storage.errors import MissingFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -134,14 +135,15 @@ def read_mask(store: Store, path: str) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class RawBlock:
-    """The counts of one view block's rows, and which views they are."""
+    """The counts of some rows of one view block: its first frame, (frame, row, col), and the rows asked for."""
 
     view_start: int
     counts: NDArray[Any]
+    rows: tuple[int, int]
 
 
 class RowCorrector:
-    """Reads and corrects the rows ``row_start <= row < row_stop`` of one bin, whatever views are asked for.
+    """Reads and corrects rows of one bin, within ``row_start <= row < row_stop``, of whatever frames are asked for.
 
     With `binning` the rows count blocks of as many detector rows, and line integrals are averaged over these blocks.
     White and dark come from `folder`, where the first stage left them, or without one from all frames.
@@ -161,18 +163,21 @@ class RowCorrector:
     ) -> None:
         scan = stored.scan
         self.binning = binning
-        row_start, row_stop = row_start * binning, row_stop * binning
+        self.rows = row_start, row_stop
         self.stored, self.bin_index = stored, bin_index
-        whole = prepare_without_fields(
+        self._whole = prepare_without_fields(
             "normalized" if scan.content == "counts" else scan.content, scan.n_rows, scan.n_cols,
             white_level=scan.white_level or 1.0, bad_pixels=mask, parameters=parameters,
         )  # fmt: skip
-        # A row without a good pixel is filled from another one, which then has to be read too.
-        self.read_start, self.read_stop = whole.rows_to_read(row_start, row_stop)
-        self.keep = slice(row_start - self.read_start, row_stop - self.read_start)
-        self.correction = self._correction(whole, mask, parameters, folder)
+        self.read_start, self.read_stop = self._rows_to_read(self.rows)
+        self.correction = self._correction(self._whole, mask, parameters, folder)
+        self._last: tuple[tuple[int, int], FieldCorrection] = (self.rows, self.correction)
         self.floored = FloorReport()
         self.read_bytes = 0
+
+    def _rows_to_read(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """Detector rows to read: a row without a good pixel is filled from another one."""
+        return self._whole.rows_to_read(rows[0] * self.binning, rows[1] * self.binning)
 
     def _correction(
         self, whole: FieldCorrection, mask: NDArray[np.bool_], parameters: CorrectionParameters, folder: str | None
@@ -197,30 +202,45 @@ class RowCorrector:
             ]
         )
 
-    def read_block(self, block_index: int) -> RawBlock:
-        """Read one view block's counts of the rows."""
-        counts = self.stored.read_rows(self.bin_index, block_index, self.read_start, self.read_stop)
+    def _correction_of(self, rows: tuple[int, int]) -> FieldCorrection:
+        """The correction of what is read for some rows; that of the last ones is kept."""
+        if self._last[0] != rows:
+            self._last = rows, self.correction.band(*self._rows_to_read(rows))
+        return self._last[1]
+
+    def read_block(self, block_index: int, rows: tuple[int, int] | None = None) -> RawBlock:
+        """Read one view block's counts of some rows (all by default)."""
+        asked = rows or self.rows
+        counts = self.stored.read_rows(self.bin_index, block_index, *self._rows_to_read(asked))
         self.read_bytes += counts.nbytes
-        return RawBlock(self.stored.view_blocks[block_index][0], counts)
+        return RawBlock(self.stored.view_blocks[block_index][0], counts, asked)
 
     def line_integrals(
         self, blocks: list[RawBlock], first: int, stop: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Correct the views ``first <= view < stop`` of each block, one block behind the other.
+        """Correct the frames ``first <= frame < stop`` of each block, one block behind the other.
 
         Returns
         -------
-        (view, row, col) float32, and (view,) int64: the views' indices in the scan
+        (frame, row, col) float32, and (frame,) int64: the frames' indices in the scan
         """
-        parts = [block.counts[first:stop] for block in blocks]
-        n_views = sum(len(part) for part in parts)
-        corrected = np.empty((n_views, *parts[0].shape[1:]), dtype=np.float32)
-        indices = np.empty(n_views, dtype=np.int64)
-        at = 0
-        for block, part in zip(blocks, parts, strict=True):
-            here = slice(at, at + len(part))
-            _, report = to_line_integrals(part, self.correction, out=corrected[here])
-            indices[here] = block.view_start + first + np.arange(len(part))
+        frames = np.concatenate([block.view_start + np.arange(first, min(stop, len(block.counts))) for block in blocks])
+        return self.lines_of_frames(blocks, frames), frames
+
+    def lines_of_frames(self, blocks: Iterable[RawBlock], frames: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Correct some frames, which lie in these blocks: (frame, row, col) float32, of the rows that were read."""
+        held = sorted(blocks, key=lambda block: block.view_start)
+        rows = held[0].rows
+        correction, (read_start, _) = self._correction_of(rows), self._rows_to_read(rows)
+        corrected = np.empty((len(frames), *held[0].counts.shape[1:]), dtype=np.float32)
+        places = np.searchsorted([block.view_start for block in held], frames, side="right") - 1
+        # Runs of frames that follow one another in a block.
+        borders = np.flatnonzero((np.diff(frames) != 1) | (np.diff(places) != 0)) + 1
+        for run in np.split(np.arange(len(frames)), borders):
+            block = held[places[run[0]]]
+            start = int(frames[run[0]]) - block.view_start
+            part = block.counts[start : start + len(run)]
+            _, report = to_line_integrals(part, correction, out=corrected[run[0] : run[-1] + 1])
             self.floored += report
-            at += len(part)
-        return bin_pixels(corrected[:, self.keep], self.binning), indices
+        keep = slice(rows[0] * self.binning - read_start, rows[1] * self.binning - read_start)
+        return bin_pixels(corrected[:, keep], self.binning)

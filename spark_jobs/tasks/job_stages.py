@@ -33,13 +33,11 @@ class JobStage:
     work: SlabWork
 
 
-def job_stages(
-    plan: ReconstructionPlan, n_view_blocks: int, slab_work: SlabWork = reconstruct_slab
-) -> tuple[JobStage, ...]:
+def job_stages(plan: ReconstructionPlan, slab_work: SlabWork = reconstruct_slab) -> tuple[JobStage, ...]:
     """Return the stages of a plan; the last one publishes the packs, by `slab_work`, which tests wrap."""
     stages = [JobStage("prepare", len(plan.bins), prepare_bin)]
     if plan.two_stage:
-        stages.append(JobStage("filter", len(filter_tasks(plan, n_view_blocks)), filter_rows))
+        stages.append(JobStage("filter", len(filter_tasks(plan)), filter_rows))
     if plan.bricks is not None:
         stages.append(JobStage("bricks", len(plan.brick_tasks), back_project_brick))
     last = "reconstruct" if plan.bricks is None else "assemble"

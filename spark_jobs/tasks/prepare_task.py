@@ -31,9 +31,6 @@ def prepare_bin(place: RunPlace, task: int) -> dict[str, Any]:
     publish_bytes(run.store, mask_path(place.folder, bin_index), mask_bytes(mask), kind="replace")
     mu_range = plan.request.mu_range
     if mu_range is None:
-        mu_range = probe_mu_range(
-            run.stored, geometry_of(run.stored), plan.grid, bin_index, mask, plan.request.correction, plan.radius_mm,
-            plan.backend, place.own_folder,
-        )  # fmt: skip
+        mu_range = probe_mu_range(run, geometry_of(run.stored), bin_index, mask)
     mu_range, words = fix_bin(run.store, place.folder, bin_index, mu_range, words)
     return {"bin": bin_index, "bad_pixels": words, "mu_range": list(mu_range)} | run.store_counts()

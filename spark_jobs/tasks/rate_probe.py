@@ -13,11 +13,13 @@ import numpy as np
 from reconstruction.backends import load_backend
 from reconstruction.fdk import prepare
 from reconstruction.geometry import Slab, VolumeGrid
-from reconstruction.slabs import view_batches
+from reconstruction.slabs import RowBand
 from spark_jobs.planning.rates import BUILT_IN, Rates
 from spark_jobs.planning.tuning import DEFAULT_NAME, TUNING_FOLDER
+from spark_jobs.planning.view_groups import frame_rows, view_groups
 from spark_jobs.run_files.bands import BandFile, read_band, write_band
 from spark_jobs.tasks.corrected_rows import RowCorrector
+from spark_jobs.tasks.view_lines import view_lines
 from spark_jobs.tasks.workers import open_run
 
 if TYPE_CHECKING:
@@ -71,30 +73,41 @@ def _row_rates(run: OpenRun, threads: int) -> dict[str, float]:
     plan, stored = run.plan, run.stored
     scan = stored.scan
     assert scan.geometry is not None
-    start = max(0, scan.n_rows // 2 - _ROWS // 2)
-    stop = min(scan.n_rows, start + _ROWS)
-    corrector = RowCorrector(
-        stored, plan.bins[0], np.zeros((scan.n_rows, scan.n_cols), np.bool_), plan.request.correction, start, stop
-    )
-    raw = corrector.read_block(0)
     setup = prepare(scan.geometry, plan.grid, plan.request.fdk, four_fold=False)
-    lines, views = corrector.line_integrals([raw], 0, len(raw.counts))
+    group = view_groups(setup, stored.view_blocks)[0]
+    views = np.arange(group.start, group.stop)
+    start = max(0, setup.geometry.n_rows // 2 - _ROWS // 2)
+    band = RowBand(start, min(setup.geometry.n_rows, start + _ROWS))
+    corrector = RowCorrector(
+        stored, plan.bins[0], np.zeros((scan.n_rows, scan.n_cols), np.bool_), plan.request.correction,
+        *frame_rows(setup, views, band),
+    )  # fmt: skip
+    block = group.blocks[0]
+    raw = {each: corrector.read_block(each) for each in group.blocks}
+    frames = np.arange(*stored.view_blocks[block])
     backend = load_backend(plan.backend)
-    filtered = backend.filter_rows(setup, lines, views, row_start=start, threads=threads)
+    lines = view_lines(setup, corrector, raw, views, band, backend=backend, threads=threads)
+    filtered = backend.filter_rows(setup, lines, views, row_start=band.row_start, threads=threads)
+    correct_s = _seconds(lambda: corrector.lines_of_frames([raw[block]], frames))
+    rates = {"correct_pixels_per_s": raw[block].counts.size / correct_s}
+    if setup.virtual is not None:
+        both_s = _seconds(lambda: view_lines(setup, corrector, raw, views, band, backend=backend, threads=threads))
+        all_frames = sum(each.counts.shape[0] for each in raw.values())
+        resample_s = max(1e-3 * both_s, both_s - correct_s * all_frames / frames.size)
+        rates["resample_pixels_per_s"] = lines.size / resample_s / threads
     path = f"{TUNING_FOLDER}/probe-{secrets.token_hex(6)}.band"
-    band = BandFile(path, start, stop, len(filtered), filtered.shape[2], "float32")
-    n_bytes = band.n_rows * band.row_bytes
+    file = BandFile(path, band.row_start, band.row_stop, len(filtered), filtered.shape[2], "float32")
+    n_bytes = file.n_rows * file.row_bytes
     # The pixels of the whole row groups that are read.
     whole = stored.ranged_reads_for(corrector.read_start, corrector.read_stop, bin_index=plan.bins[0]).pixel_bytes
-    block_bytes = whole * len(raw.counts) / scan.n_views
+    block_bytes = whole * frames.size / scan.n_views
     try:
-        return {
-            "read_bytes_per_s": block_bytes / _seconds(lambda: corrector.read_block(0)),
-            "correct_pixels_per_s": lines.size / _seconds(lambda: corrector.line_integrals([raw], 0, len(raw.counts))),
+        return rates | {
+            "read_bytes_per_s": block_bytes / _seconds(lambda: corrector.read_block(block)),
             "filter_pixels_per_s": (lines.size + filtered.size) / 2 / threads
-            / _seconds(lambda: backend.filter_rows(setup, lines, views, row_start=start, threads=threads)),
-            "store_bytes_per_s": n_bytes / _seconds(lambda: write_band(run.store, band, filtered)),
-            "band_bytes_per_s": n_bytes / _seconds(lambda: read_band(run.store, band, start, stop)),
+            / _seconds(lambda: backend.filter_rows(setup, lines, views, row_start=band.row_start, threads=threads)),
+            "store_bytes_per_s": n_bytes / _seconds(lambda: write_band(run.store, file, filtered)),
+            "band_bytes_per_s": n_bytes / _seconds(lambda: read_band(run.store, file, band.row_start, band.row_stop)),
         }  # fmt: skip
     finally:
         run.store.delete(path)
@@ -107,20 +120,13 @@ def _kernel_rates(run: OpenRun, threads: int) -> tuple[dict[str, float], dict[st
     kernel = ""
     for height in HEIGHTS:
         setup = _probe_setup(run, height)
-        kernel = setup_kernel(setup)
+        kernel = setup.kernel
         for batch in BATCHES:
             speeds[height, batch] = _updates_per_s(run, setup, batch, threads)
     best = max(BATCHES, key=lambda batch: speeds[HEIGHTS[-1], batch])
     top = speeds[HEIGHTS[-1], best]
     factors = {str(height): speeds[height, best] / top for height in HEIGHTS}
     return {f"{plan.backend}/{kernel}": top}, factors, best
-
-
-def setup_kernel(setup: SlabSetup) -> str:
-    """Name of the back-projection kernel that a slab runs."""
-    if setup.geometry.circular_orbit is None:
-        return "any_pose"
-    return "circular" if setup.quarter is None else "four_fold"
 
 
 def _probe_setup(run: OpenRun, height: int) -> SlabSetup:
@@ -142,8 +148,7 @@ def _probe_setup(run: OpenRun, height: int) -> SlabSetup:
 
 def _updates_per_s(run: OpenRun, setup: SlabSetup, batch: int, threads: int) -> float:
     """Voxel updates per second and thread of adding a batch of views."""
-    n_views = setup.geometry.n_views
-    views = view_batches(n_views, setup.quarter, min(batch, n_views))[0]
-    rows = np.ones((len(views), setup.band.n_rows, setup.ramp.n_out), dtype=np.float32)
+    views = setup.batches(min(batch, setup.views.size))[0]
+    rows = np.ones((len(views), setup.band_of(views).n_rows, setup.ramp.n_out), dtype=np.float32)
     accumulator = load_backend(run.plan.backend).start(setup, threads=threads)
     return setup.grid.n_voxels * len(views) / threads / _seconds(lambda: accumulator.add_filtered(rows, views))

@@ -18,12 +18,15 @@ from reconstruction.correction import FloorReport
 from spark_jobs.errors import SparkJobError
 from spark_jobs.planning.plan import working_geometry
 from spark_jobs.planning.series import read_run, series_spec
+from spark_jobs.planning.view_groups import slab_steps
 from spark_jobs.run_files.packs import pack_path
 from spark_jobs.tasks.brick_task import BrickSlices
 from spark_jobs.tasks.checkpoints import finish_once, slab_name
 from spark_jobs.tasks.corrected_rows import RawBlock, RowCorrector, read_mask
-from spark_jobs.tasks.filtered_rows import read_window
+from spark_jobs.tasks.filtered_rows import read_window, views_of_group
+from spark_jobs.tasks.iterative_slab import iterate_slab
 from spark_jobs.tasks.prepare_task import mask_path
+from spark_jobs.tasks.view_lines import view_lines
 from spark_jobs.tasks.workers import open_run
 from storage.checksum import sha256_of_bytes
 from storage.publish import publish
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from reconstruction.backends import SlabAccumulator
     from reconstruction.fdk import SlabSetup
+    from spark_jobs.planning.view_groups import SlabStep
     from spark_jobs.tasks.workers import OpenRun, RunPlace
 
 
@@ -53,6 +57,8 @@ def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any
     """One attempt at a slab."""
     if run.plan.bricks is not None:
         return _assemble(run, bin_index, slab_index)
+    if run.plan.request.iterative is not None:
+        return _iterate(run, bin_index, slab_index)
     started = time.perf_counter()
     setup, accumulator, read_bytes, floored = _fill_slab(run, bin_index, slab_index)
     filled = time.perf_counter()
@@ -62,9 +68,23 @@ def _reconstruct(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any
         "slab": slab_index,
         "read_bytes": read_bytes,
         "floored": asdict(floored),
-        "updates": setup.slab.n_slices * setup.grid.shape[1] * setup.grid.shape[2] * setup.geometry.n_views,
+        "updates": setup.slab.n_slices * setup.grid.shape[1] * setup.grid.shape[2] * setup.views.size,
         "reconstruct_s": filled - started,
         "encode_s": time.perf_counter() - filled,
+    }
+
+
+def _iterate(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
+    """One attempt at a slab by an iterative method."""
+    started = time.perf_counter()
+    volume, figures = iterate_slab(run, bin_index, slab_index)
+    iterated = time.perf_counter()
+    result = _publish_slab(run, bin_index, slab_index, lambda start, stop: volume[start:stop])
+    return result | figures | {
+        "bin": bin_index,
+        "slab": slab_index,
+        "reconstruct_s": iterated - started,
+        "encode_s": time.perf_counter() - iterated,
     }
 
 
@@ -90,6 +110,8 @@ def slab_volume(place: RunPlace, task: int) -> NDArray[np.float32]:
     if run.plan.bricks is not None:
         bricks = BrickSlices(run, bin_index, slab_index)
         return bricks.read_slices(0, run.plan.slabs[slab_index].n_slices)
+    if run.plan.request.iterative is not None:
+        return iterate_slab(run, bin_index, slab_index)[0]
     setup, accumulator, _, _ = _fill_slab(run, bin_index, slab_index)
     return accumulator.read_slices(0, setup.slab.n_slices)
 
@@ -104,48 +126,53 @@ def _fill_slab(run: OpenRun, bin_index: int, slab_index: int) -> tuple[SlabSetup
 
 def _add_rows(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
     """Fused: read, correct, filter and back-project batch by batch; the next one is read meanwhile."""
-    plan, band = run.plan, setup.band
+    plan, backend = run.plan, load_backend(run.plan.backend)
+    steps = slab_steps(setup, plan.groups, plan.batches, run.stored.view_blocks)
     mask = read_mask(run.store, mask_path(run.place.folder, bin_index))
     corrector = RowCorrector(
-        run.stored, bin_index, mask, plan.request.correction, band.row_start, band.row_stop,
-        binning=plan.detector_binning, folder=run.place.own_folder,
+        run.stored, bin_index, mask, plan.request.correction, min(s.rows[0] for s in steps),
+        max(s.rows[1] for s in steps), binning=plan.detector_binning, folder=run.place.own_folder,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(_read_blocks, corrector, plan.batches[0])
-        for index in range(len(plan.batches)):
+        ahead = reader.submit(_read_blocks, corrector, steps[0], {})
+        for index, step in enumerate(steps):
             blocks = ahead.result()
-            if index + 1 < len(plan.batches):
-                ahead = reader.submit(_read_blocks, corrector, plan.batches[index + 1])
-            step = max(1, plan.batch_views // len(blocks))
-            for first in range(0, len(blocks[0].counts), step):
-                accumulator.add(*corrector.line_integrals(blocks, first, first + step))
+            if index + 1 < len(steps):
+                ahead = reader.submit(_read_blocks, corrector, steps[index + 1], blocks)
+            for views in step.batches(plan.batch_views):
+                band = setup.band_of(views)
+                lines = view_lines(setup, corrector, blocks, views, band, backend=backend, threads=run.place.threads)
+                accumulator.add(lines, views)
     return corrector.read_bytes, corrector.floored
 
 
-def _read_blocks(corrector: RowCorrector, blocks: tuple[int, ...]) -> list[RawBlock]:
-    return [corrector.read_block(block) for block in blocks]
+def _read_blocks(corrector: RowCorrector, step: SlabStep, held: dict[int, RawBlock]) -> dict[int, RawBlock]:
+    """View blocks of a step, as far as the step before has not read the same rows of them."""
+    return {
+        block: held[block] if block in held and held[block].rows == step.rows
+        else corrector.read_block(block, step.rows)
+        for block in step.blocks
+    }  # fmt: skip
 
 
 def _add_bands(run: OpenRun, bin_index: int, setup: SlabSetup, accumulator: SlabAccumulator) -> tuple[int, FloorReport]:
     """Two stages: read filtered rows and back-project them."""
     plan = run.plan
     read_bytes = 0
-    for batch in plan.batches:
-        parts = []
-        for block in batch:
-            part, n_bytes = read_window(run, bin_index, block, setup.window, setup.ramp.n_out)
-            parts.append(part)
+    for step in slab_steps(setup, plan.groups, plan.batches, run.stored.view_blocks):
+        window = setup.window_of(step.views)
+        held = {}
+        for place in step.groups:
+            held[place], n_bytes = read_window(run, bin_index, place, window, setup.ramp.n_out)
             read_bytes += n_bytes
-        step = max(1, plan.batch_views // len(batch))
-        for first in range(0, len(parts[0]), step):
-            views = [
-                run.stored.view_blocks[block][0] + np.arange(first, min(first + step, len(part)))
-                for block, part in zip(batch, parts, strict=True)
+        for views in step.batches(plan.batch_views):
+            rows = [
+                views_of_group(held[place], plan.groups[place], views[np.isin(views, part)])
+                for place, part in zip(step.groups, step.parts, strict=True)
             ]
-            rows = [part[first : first + step] for part in parts]
-            accumulator.add_filtered(rows[0] if len(rows) == 1 else np.concatenate(rows), np.concatenate(views))
+            accumulator.add_filtered(rows[0] if len(rows) == 1 else np.concatenate(rows), views, window)
         # Not while the next batch is read: the plan counts one.
-        del parts, rows
+        del held, rows
     return read_bytes, FloorReport()
 
 

@@ -122,8 +122,8 @@ def test_identity_follows_what_shapes_the_result_and_nothing_else():
 
 
 def test_a_plan_of_another_schema_version_is_refused():
-    content = plan_of().to_bytes().replace(b'"schema_version": 2', b'"schema_version": 9')
-    with pytest.raises(PlanError, match=r"runs/x/plan\.json has plan schema version 9, expected 2"):
+    content = plan_of().to_bytes().replace(b'"schema_version": 3', b'"schema_version": 9')
+    with pytest.raises(PlanError, match=r"runs/x/plan\.json has plan schema version 9, expected 3"):
         plan_from_bytes(content, "runs/x/plan.json")
 
 
@@ -197,14 +197,22 @@ def test_blocks_that_do_not_line_up_take_the_other_kernel_and_say_so():
     assert not reference.four_fold  # it adds view by view, so that batches do not shape its result
 
 
+def tilted_orbit():
+    """A panel that leans 3 degrees sideways."""
+    poses = orbit().poses.copy()
+    u, v = poses[:, 6:9].copy(), poses[:, 9:12].copy()
+    cos, sin = math.cos(math.radians(3)), math.sin(math.radians(3))
+    poses[:, 6:9], poses[:, 9:12] = cos * u + sin * v, cos * v - sin * u
+    return ConeBeamGeometry(poses, 64, 80)
+
+
 def test_notes_tell_what_an_operator_should_know():
     notes = " ".join(plan_of(stored_of(scan_of(orbit(20))), shape=(90, 60, 60)).notes)
     assert "slices have voxels that some views do not see" in notes
     assert "20 views are few" in notes
-    poses = orbit().poses.copy()
-    poses[:, 2] += np.linspace(0, 1, 120)
-    tilted = scan_of(ConeBeamGeometry(poses, 64, 80))
-    assert "the kernel for any pose runs" in " ".join(plan_of(stored_of(tilted)).notes)
+    tilted = stored_of(scan_of(tilted_orbit()))
+    assert "the kernel for any pose runs" in " ".join(plan_of(tilted, fdk=FdkParameters(tilted="general")).notes)
+    assert "Tilted panels are resampled onto an upright one." in plan_of(tilted).path
     assert "ring on view 3" in plan_of(stored_of(scan_of(notes=("ring on view 3",)))).notes
 
 
@@ -256,7 +264,7 @@ def test_reads_and_bytes_are_what_the_tasks_really_do(mode, band_type, monkeypat
         setups = tuple(made.setup(scan.geometry, index) for index in range(3))
         work = WorkCut(
             stored, made.bins, setups, made.backend, two_stage=True, band_item_bytes=int(band_type[-2:]) // 8,
-            filter_rows=17,
+            filter_rows=17, groups=made.groups, batches=made.batches,
         )  # fmt: skip
         cost = plan_cost(work, BUILT_IN)
         made = dataclasses.replace(made, filter_rows=17, cost=cost)
@@ -268,7 +276,7 @@ def test_reads_and_bytes_are_what_the_tasks_really_do(mode, band_type, monkeypat
     store.reads.clear()
     results = []
     if mode == "two_stage":
-        n_tasks = len(filter_tasks(made, stored.n_view_blocks))
+        n_tasks = len(filter_tasks(made))
         results = [measured(place, task, filter_rows) for task in range(n_tasks)]
         assert n_tasks + 6 == made.cost.n_tasks
     for task in range(6):

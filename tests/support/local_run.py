@@ -72,7 +72,7 @@ class LocalRun:
         self.prepared = found
         self.filtered = []
         if plan.two_stage:
-            n_tasks = len(filter_tasks(plan, open_scan_chunks(self.store, plan.request.scan_id).n_view_blocks))
+            n_tasks = len(filter_tasks(plan))
             self.filtered = [measured(place, task, filter_rows) for task in range(n_tasks)]
             assert not [r["error"] for r in self.filtered if "error" in r]
         self.bricks = [measured(place, task, back_project_brick) for task in range(len(plan.brick_tasks))]
