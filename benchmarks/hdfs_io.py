@@ -15,6 +15,9 @@ run, the median of three turns:
 ``upload_of_bare_scan``, ``read_of_bare_scan``
     the same of ours against the bare clients that send and fetch the scan's pixels as they are, not compressed, one
     file for each bin.  MB/s are those of the pixels: what a user waits for.
+``upload_ours_cpu_s``, ``read_ours_cpu_s``, and those of the bare clients
+    processor seconds of the client's process for all of it [s]: what our layers cost, however busy the machine is.
+    Reading and digesting views, compressing and checksums are in ours; the daemons' seconds are in none of them.
 ``frame_p95_of_local``
     one random frame of a pack through `InstanceReader.read_range` as the viewer's server has it on HDFS, with its cache
     of 256 MB, the series having been read once, against one on local disk, which lies in the system's cache.
@@ -178,6 +181,20 @@ def our_read(stored: StoredScan) -> None:
             stored.read_rows(bin_index, block, 0, stored.scan.n_rows)
 
 
+class Turns:
+    """MB/s and processor seconds of every turn by what was done."""
+
+    def __init__(self) -> None:
+        self.mb_per_s: dict[str, list[float]] = {}
+        self.cpu_s: dict[str, list[float]] = {}
+
+    def measure(self, what: str, megabytes: float, work: Callable[[], object]) -> None:
+        """Do it once and note what it took."""
+        cpu_s = time.process_time()
+        self.mb_per_s.setdefault(what, []).append(megabytes / seconds(work))
+        self.cpu_s.setdefault(what, []).append(time.process_time() - cpu_s)
+
+
 def measure_turn(
     mark: str,
     reader: NoiseReader,
@@ -185,25 +202,24 @@ def measure_turn(
     cluster: LocalCluster,
     memory_bytes: int,
     sent_mb: float,
-    uploads: dict[str, list[float]],
-    reads: dict[str, list[float]],
+    turns: Turns,
 ) -> None:
-    """One upload and one read each, bare and ours; adds MB/s."""
+    """One upload and one read each, bare and ours."""
     web = hdfs.InsecureClient(f"http://{cluster.web_address}")
     native = hdfs_native.Client(cluster.hdfs_url)
     ours = open_store(f"{cluster.webhdfs_url}/ours{mark}")
     options = {"memory_bytes": memory_bytes, "file_bytes": FILE_BYTES, "streams": STREAMS}
-    uploads["bare"].append(sent_mb / seconds(lambda: bare_upload(web, f"/bare{mark}", files)))
-    uploads["ours"].append(sent_mb / seconds(lambda: upload(reader, ours, **options)))
+    turns.measure("upload_bare", sent_mb, lambda: bare_upload(web, f"/bare{mark}", files))
+    turns.measure("upload_ours", sent_mb, lambda: upload(reader, ours, **options))
     pixel_mb, scan_folder = reader.pixel_bytes / 1e6, f"/scan{mark}"
-    uploads["bare_scan"].append(pixel_mb / seconds(lambda: bare_scan_upload(web, scan_folder, reader.bins)))
+    turns.measure("upload_bare_scan", pixel_mb, lambda: bare_scan_upload(web, scan_folder, reader.bins))
     raw = [f"{scan_folder}/bin{number}.raw" for number in range(len(reader.bins))]
     paths = [f"/ours{mark}/scans/hdfs-io/{file.name}" for file in files]
     piece_bytes = round(MAX_RANGED_READ_BYTES * sent_mb * 1e6 / reader.pixel_bytes)
     stored = open_scan_chunks(open_store(f"{cluster.hdfs_url}/ours{mark}"), "hdfs-io")
-    reads["bare"].append(sent_mb / seconds(lambda: bare_read(native, paths, piece_bytes)))
-    reads["ours"].append(sent_mb / seconds(lambda: our_read(stored)))
-    reads["bare_scan"].append(pixel_mb / seconds(lambda: bare_read(native, raw, MAX_RANGED_READ_BYTES)))
+    turns.measure("read_bare", sent_mb, lambda: bare_read(native, paths, piece_bytes))
+    turns.measure("read_ours", sent_mb, lambda: our_read(stored))
+    turns.measure("read_bare_scan", pixel_mb, lambda: bare_read(native, raw, MAX_RANGED_READ_BYTES))
     for name in (f"/bare{mark}", f"/ours{mark}", scan_folder):
         native.delete(name, True)
 
@@ -216,15 +232,11 @@ def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int
     report = upload(reader, local, memory_bytes=memory_bytes, file_bytes=FILE_BYTES)
     files = sorted((folder / "local" / "scans" / "hdfs-io").glob("*.parquet"))
     sent_mb = report.stored_bytes / 1e6
-    uploads: dict[str, list[float]] = {"ours": [], "bare": [], "bare_scan": []}
-    reads: dict[str, list[float]] = {"ours": [], "bare": [], "bare_scan": []}
+    measured = Turns()
     for turn in range(turns):
-        measure_turn(f"-{turn}", reader, files, cluster, memory_bytes, sent_mb, uploads, reads)
-    found = {
-        f"{what}_{who}_mb_per_s": statistics.median(rates)
-        for what, both in (("upload", uploads), ("read", reads))
-        for who, rates in both.items()
-    }
+        measure_turn(f"-{turn}", reader, files, cluster, memory_bytes, sent_mb, measured)
+    found = {f"{what}_mb_per_s": statistics.median(rates) for what, rates in measured.mb_per_s.items()}
+    cpu_s = {f"{what}_cpu_s": round(statistics.median(spent), 3) for what, spent in measured.cpu_s.items()}
     in_pixels = report.pixel_bytes / report.stored_bytes
     return {
         "upload_of_bare": found["upload_ours_mb_per_s"] / found["upload_bare_mb_per_s"],
@@ -236,7 +248,8 @@ def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int
         "n_files": len(files),
         "streams": STREAMS,
         **found,
-        "turns": {"upload": uploads, "read": reads},
+        **cpu_s,
+        "turns": measured.mb_per_s,
     }
 
 
