@@ -28,6 +28,11 @@ BACKENDS: Mapping[str, str] = {
     "numba-avx512": "reconstruction.backends.numba_fdk",
     "numba-avx2": "reconstruction.backends.numba_fdk",
     "numba-portable": "reconstruction.backends.numba_fdk",
+    "cupy": "reconstruction.backends.cupy_fdk",
+    "cupy-linear": "reconstruction.backends.cupy_fdk",
+    "cupy-layered": "reconstruction.backends.cupy_fdk",
+    "cupy-float16": "reconstruction.backends.cupy_fdk",
+    "astra": "reconstruction.backends.astra_fdk",
 }
 
 
