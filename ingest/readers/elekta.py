@@ -23,6 +23,7 @@ from ingest.config import load_description
 from ingest.describe import describe_scan
 from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.readers.frame_reader import FrameReader, choose_pixel_type
+from ingest.readers.hdf5_frames import require_announced_views
 from ingest.readers.npy_files import NpyFile, open_mask
 from ingest.readers.series import FrameSeries, Stack, list_files, match_files
 from ingest.readers.xml_values import XmlValues
@@ -135,6 +136,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
         if getattr(description.files, key) is not None:
             raise ScanDescriptionError(f"{description.name}: .his frames are corrected already, [files] {key} must go")
     views, folder, left_out = _open_views(source, description)
+    require_announced_views(views.n_views, description, source)
     geometry, exposure, notes = _frames_of(folder, views, left_out)
     content = description.scan.content or "normalized"
     scan = describe_scan(

@@ -16,6 +16,7 @@ from ingest.config import load_description
 from ingest.describe import describe_scan
 from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.readers.frame_reader import FrameReader, choose_pixel_type, describe_field, open_field
+from ingest.readers.hdf5_frames import require_announced_views
 from ingest.readers.npy_files import open_mask
 from ingest.readers.series import FrameSeries, list_files, match_files
 from ingest.readers.skyscan_log import (
@@ -70,6 +71,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
         description.files.missing_views,
         log.n_files - len(set(description.files.missing_views)),
     )
+    require_announced_views(views.n_views, description, log.path)
     _check_panel(log, views)
     clockwise = _turns_clockwise(log, description)
     beta_rad = np.delete(skyscan_angles_rad(log, log.n_files, clockwise=clockwise), list(views.left_out))

@@ -29,6 +29,7 @@ from ingest.describe import describe_scan
 from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.fields import convert
 from ingest.readers.frame_reader import FrameReader, choose_pixel_type, describe_field, open_field
+from ingest.readers.hdf5_frames import require_announced_views
 from ingest.readers.npy_files import NpyFile, open_mask
 from ingest.readers.series import FrameSeries, list_files, match_files
 from ingest.readers.varian_frames import ObiFile, XimFile
@@ -92,6 +93,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     open_file = partial(_open_file, reference=heads[0].chamber if normed else None)
     paths = [head.path for head in heads]
     views = FrameSeries(partial(list, paths), open_file, description.files.missing_views)
+    require_announced_views(views.n_views, description, source)
     for head in heads:
         if head.shape != views.shape:
             raise FrameFormatError(

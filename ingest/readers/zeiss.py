@@ -26,6 +26,7 @@ from ingest.config import load_description
 from ingest.describe import describe_scan
 from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.readers.frame_reader import FieldFiles, FrameReader, choose_pixel_type, describe_field, open_field
+from ingest.readers.hdf5_frames import require_announced_views
 from ingest.readers.npy_files import NpyFile, open_mask
 from ingest.readers.ole_images import OleImages, is_ole
 from ingest.readers.series import FrameSeries, Stack, list_files, match_files, require_one_series
@@ -97,6 +98,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
             n_views=views.n_views,
             n_rows=n_rows,
             n_cols=n_cols,
+            left_out=views.left_out,
             content=content,
             geometry=geometry,
             flats=describe_field(flats),
@@ -147,7 +149,8 @@ def _open_views(source: Path, description: ScanDescription) -> tuple[Stack | Fra
         paths = [source]
     if len(paths) > 1:
         listed = list(paths)
-        return FrameSeries(lambda: listed, OleImages, description.files.missing_views, description.scan.n_views), paths
+        require_announced_views(len(listed), description, source)
+        return FrameSeries(lambda: listed, OleImages, description.files.missing_views), paths
     images = OleImages(paths[0])
     try:
         _require_views(images, description)

@@ -111,6 +111,8 @@ def test_flat_frames_and_repeated_views_are_refused(tmp_path):
     source = elekta(tmp_path).source
     with pytest.raises(ScanDescriptionError, match="repeat_views is not for Elekta"):
         open_elekta(source, repeat_views=4)
+    with pytest.raises(IncompleteScanError, match="holds 4 views, expected 5 as n_views says"):
+        open_elekta(source, n_views=5)
     (tmp_path / "scan.toml").write_text('[files]\nflats = "00001*.his"\n')
     with pytest.raises(ScanDescriptionError, match=r"corrected already, \[files\] flats must go"):
         open_elekta(source)

@@ -169,6 +169,8 @@ def test_pictures_must_have_the_size_of_the_log(tmp_path):
     source = skyscan(tmp_path, **{"Number Of Columns": "7"}).source
     with pytest.raises(FrameFormatError, match=r"stone~0000000000\.tif has 4 rows x 6 columns, but stone~00\.log says"):
         open_skyscan(source)
+    with pytest.raises(IncompleteScanError, match=r"stone~00\.log holds 6 views, expected 7 as n_views says"):
+        open_skyscan(source, n_views=7)
     with pytest.raises(ScanDescriptionError, match="repeat_views is not for SkyScan"):
         open_skyscan(source, repeat_views=7)
 

@@ -143,6 +143,10 @@ def test_gaps_and_mixtures_are_refused(tmp_path):
     (tmp_path / "Acquisitions" / "2" / "Proj_0.xim").touch()
     with pytest.raises(FrameFormatError, match="holds the acquisitions 123456, 2: name the folder of one"):
         open_varian(tmp_path)
+    (projections / "Proj_00009.hnc").unlink()
+    (projections / "Proj_00002.xim").write_bytes((tmp_path / "kept").read_bytes())
+    with pytest.raises(IncompleteScanError, match="holds 4 views, expected 5 as n_views says"):
+        open_varian(projections, n_views=5)
     with pytest.raises(ScanDescriptionError, match="repeat_views is not for Varian"):
         open_varian(projections, repeat_views=2)
 

@@ -63,6 +63,20 @@ def test_files_of_one_image_are_a_parallel_beam(tmp_path, open_zeiss):
     assert scan.parallel.pitch_u_mm == pytest.approx(0.025)
 
 
+def test_a_file_that_does_not_exist_is_left_out(tmp_path, open_zeiss):
+    sample = zeiss_images(tmp_path)
+    (tmp_path / "chip02.xrm").unlink()
+    with pytest.raises(IncompleteScanError, match=r"1 of 4 views are missing: chip02\.xrm"):
+        open_zeiss(tmp_path)
+    toml = "[files]\nmissing_views = [2]\n[geometry]\nkind = 'parallel'\nangles_deg = [0, 1, 2, 3]\n"
+    (tmp_path / "scan.toml").write_text(toml)
+    reader = open_zeiss(tmp_path)
+    np.testing.assert_allclose(np.rad2deg(reader.scan.parallel.angles_rad), [0, 1, 3])
+    np.testing.assert_array_equal(reader.read_views(0, 3), sample.frames[:, [0, 1, 3]])
+    with pytest.raises(IncompleteScanError, match="holds 3 views, expected 4 as n_views says"):
+        open_zeiss(tmp_path, n_views=4)
+
+
 def test_a_set_of_references_and_their_exposure(tmp_path, open_zeiss):
     references = counts(2, 40, 60, seed=5).astype(np.float32)
     source = scan_with(
