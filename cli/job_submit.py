@@ -27,14 +27,18 @@ from cli.requests import (
     CutOption,
     FieldOption,
     FilterOption,
+    IterationsOption,
     MemoryOption,
+    MethodOption,
     ModeOption,
     RangeOption,
     RequestOptions,
     RunOption,
     ShapeOption,
     SlabsOption,
+    SubsetsOption,
     TuningOption,
+    TvOption,
     VoxelOption,
 )
 from cli.settings import StoreSettings, load
@@ -160,6 +164,10 @@ def submit_reconstruct(
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
     tuning: TuningOption = "default",
+    method: MethodOption = "fdk",
+    iterations: IterationsOption = None,
+    subsets: SubsetsOption = None,
+    tv_strength: TvOption = None,
     again: Annotated[bool, typer.Option("--again", help="Compute also what is registered already.")] = False,
     cores: CoresOption = 1,
     after: AfterOption = None,
@@ -179,7 +187,7 @@ def submit_reconstruct(
     """
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning,
+        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("reconstruct", _parameters(options, scan_id) | {"cores": cores, "again": again})
@@ -208,6 +216,10 @@ def submit_plan(
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
     tuning: TuningOption = "default",
+    method: MethodOption = "fdk",
+    iterations: IterationsOption = None,
+    subsets: SubsetsOption = None,
+    tv_strength: TvOption = None,
     cores: CoresOption = 1,
     after: AfterOption = None,
     priority: PriorityOption = 0,
@@ -222,7 +234,7 @@ def submit_plan(
     """
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning,
+        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("plan", _parameters(options, scan_id) | {"cores": cores})

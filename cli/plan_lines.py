@@ -22,6 +22,15 @@ def cut_line(made: ReconstructionPlan) -> str:
     return f"{slabs}; each slab of {len(made.bricks.areas)} bricks of up to {n_x} x {n_y} voxels a slice"
 
 
+def method_row(made: ReconstructionPlan) -> tuple[str, str]:
+    """The filter of FDK, or the iterative method."""
+    iterative = made.request.iterative
+    if iterative is None:
+        return "filter", f"{made.request.fdk.filter_window}, cut-off {made.request.fdk.cutoff:g}"
+    strength = f", total variation x {iterative.tv_strength:g}" if iterative.method == "tv" else ""
+    return "method", f"{iterative.method}, {iterative.passes} passes{strength}"
+
+
 def cost_rows(made: ReconstructionPlan) -> list[tuple[str, str]]:
     """What each stage reads and writes at the store, and why the work is cut as it is."""
     cost = made.cost

@@ -24,7 +24,9 @@ from cli.requests import (
     CutOption,
     FieldOption,
     FilterOption,
+    IterationsOption,
     MemoryOption,
+    MethodOption,
     ModeOption,
     ProbeOption,
     RangeOption,
@@ -32,7 +34,9 @@ from cli.requests import (
     RunOption,
     ShapeOption,
     SlabsOption,
+    SubsetsOption,
     TuningOption,
+    TvOption,
     VoxelOption,
 )
 from cli.settings import load
@@ -71,6 +75,10 @@ def reconstruct(
     task_memory: MemoryOption = "2GiB",
     run_id: RunOption = "",
     tuning: TuningOption = "default",
+    method: MethodOption = "fdk",
+    iterations: IterationsOption = None,
+    subsets: SubsetsOption = None,
+    tv_strength: TvOption = None,
     probe: ProbeOption = False,
     master: Annotated[
         str | None,
@@ -108,7 +116,7 @@ def reconstruct(
 
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning,
+        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
     )  # fmt: skip
     requests = [options.request(scan_id) for scan_id in scan_ids]
     settings = load(JobSettings, store=store, index=index)

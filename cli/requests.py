@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _VOLUME = "The volume"
 _KERNEL = "Filter and back-projection"
+_ITERATIVE = "Iterative methods"
 _RUN = "The run"
 
 BinsOption = Annotated[
@@ -103,6 +104,26 @@ BinningOption = Annotated[
     typer.Option("--detector-binning", help="Average 2 or 4 pixels of a side after -log; auto: as voxels allow.",
                  metavar="N", rich_help_panel=_KERNEL),
 ]  # fmt: skip
+MethodOption = Annotated[
+    str,
+    typer.Option("--method", help="fdk, or for few views or low dose: sirt, os-sart, or tv (total variation).",
+                 metavar="NAME", rich_help_panel=_ITERATIVE),
+]  # fmt: skip
+IterationsOption = Annotated[
+    int | None,
+    typer.Option("--iterations", help="Passes over all views.", metavar="N", show_default="by the method",
+                 rich_help_panel=_ITERATIVE),
+]  # fmt: skip
+SubsetsOption = Annotated[
+    int | None,
+    typer.Option("--subsets", help="Parts of the views that are used one after the other.", metavar="N",
+                 show_default="of about 6 views", rich_help_panel=_ITERATIVE),
+]  # fmt: skip
+TvOption = Annotated[
+    float | None,
+    typer.Option("--tv-strength", help="Factor on the weight that follows from noise and range of the scan.",
+                 metavar="FACTOR", show_default="1", rich_help_panel=_ITERATIVE),
+]  # fmt: skip
 TuningOption = Annotated[
     str,
     typer.Option("--tuning", help="Measured rates to plan with; built-in for none.", metavar="NAME",
@@ -137,10 +158,15 @@ class RequestOptions:
     brick: str | None = None
     detector_binning: str = "1"
     tuning: str = "default"
+    method: str = "fdk"
+    iterations: int | None = None
+    subsets: int | None = None
+    tv_strength: float | None = None
 
     def request(self, scan_id: str) -> ReconstructionRequest:
         """Make the request for one scan."""
         from reconstruction.fdk import FdkParameters
+        from reconstruction.iterative.parameters import iterative_parameters
         from spark_jobs.planning.request import ReconstructionRequest
 
         sides, binning = parse_pair(self.brick, "--brick"), self.detector_binning
@@ -162,4 +188,5 @@ class RequestOptions:
             brick_voxels=None if sides is None else (round(sides[0]), round(sides[1])),
             detector_binning=cast("Literal['auto', 1, 2, 4]", int(binning) if binning.isdigit() else binning),
             tuning=self.tuning,
+            iterative=iterative_parameters(self.method, self.iterations, self.subsets, self.tv_strength),
         )

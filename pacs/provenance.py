@@ -84,13 +84,21 @@ def derivation_text(spec: SeriesSpec) -> str:
         "integrating": "all energies together (no threshold)",
     }[energy_bin.kind]
     sentences = [
-        f"Cone-beam filtered back-projection (FDK), filter {spec.convolution_kernel or 'not named'}",
+        _method_text(spec),
         energies,
         "Hounsfield units by a stored calibration" if spec.calibrated_hu else "linear attenuation coefficient in 1/mm",
     ]
     if spec.product == "preview":
         sentences.append(f"preview: averages of {spec.preview_factor}^3 voxels")
     return "; ".join(sentences)[:_ST_LENGTH]
+
+
+def _method_text(spec: SeriesSpec) -> str:
+    """Name the method: FDK with its filter, or an iterative one."""
+    iterative = spec.parameters.get("request", {}).get("iterative")
+    if iterative is None:
+        return f"Cone-beam filtered back-projection (FDK), filter {spec.convolution_kernel or 'not named'}"
+    return f"Iterative cone-beam reconstruction, method {iterative['method']}"
 
 
 def _reconstruction_software(spec: SeriesSpec) -> Dataset:

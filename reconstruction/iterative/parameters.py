@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from reconstruction.errors import ParameterError
 
 Method = Literal["sirt", "os-sart", "tv"]
 Start = Literal["zero", "fdk"]
 
+#: Changes whenever the arithmetic of an iteration does; goes into the identity of what is made.
+ITERATIVE_VERSION = 1
 #: Passes over all views where nothing else is asked for.
 DEFAULT_ITERATIONS: dict[str, int] = {"sirt": 50, "os-sart": 10, "tv": 20}
 DEFAULT_RELAXATION: dict[str, float] = {"sirt": 1.9, "os-sart": 1.0, "tv": 1.0}
@@ -94,3 +96,41 @@ class IterativeParameters:
             return 1
         wanted = self.subsets if self.subsets is not None else round(n_views / VIEWS_OF_A_SUBSET)
         return max(1, min(n_views, wanted))
+
+
+def iterative_parameters(
+    method: str, iterations: int | None = None, subsets: int | None = None, tv_strength: float | None = None
+) -> IterativeParameters | None:
+    """Make parameters of what was asked for by name; None for ``fdk``.
+
+    Raises
+    ------
+    ParameterError
+        If the method is unknown, or a value does not go with it.
+    """
+    given = {"iterations": iterations, "subsets": subsets, "tv_strength": tv_strength}
+    known = {name: value for name, value in given.items() if value is not None}
+    if method == "fdk":
+        if known:
+            raise ParameterError(
+                f"{' and '.join(known)} do not go with the method fdk: take one of {', '.join(get_args(Method))}"
+            )
+        return None
+    if method not in get_args(Method):
+        raise ParameterError(f"unknown method '{method}': expected one of fdk, {', '.join(get_args(Method))}")
+    if tv_strength is not None and method != "tv":
+        raise ParameterError(f"tv_strength goes with the method tv, got the method {method}")
+    return IterativeParameters(cast("Method", method), **cast("dict[str, Any]", known))
+
+
+def method_values(parameters: IterativeParameters | None) -> dict[str, Any]:
+    """Return what `iterative_parameters` makes these of, by its names; of an iterative method only what was given."""
+    if parameters is None:
+        return {"method": "fdk", "iterations": None, "subsets": None, "tv_strength": None}
+    strength = parameters.tv_strength if parameters.method == "tv" else None
+    return {
+        "method": parameters.method,
+        "iterations": parameters.iterations,
+        "subsets": parameters.subsets,
+        "tv_strength": strength,
+    }

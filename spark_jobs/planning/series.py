@@ -158,7 +158,7 @@ def series_spec(scan: Scan, plan: ReconstructionPlan, run: RunRecord, bin_index:
         content_time=run.content_time,
         # The probe stores -1 to 4 times what it saw: show 0 to 1 of it.
         window=((high - low) * 0.1, (high - low) * 0.24),
-        convolution_kernel=f"{window} {cutoff:g}"[:16],
+        convolution_kernel="" if plan.request.iterative is not None else f"{window} {cutoff:g}"[:16],
         kernel_version=str(KERNEL_VERSION),
         preview_factor=plan.preview_factor if product == "preview" else 1,
     )

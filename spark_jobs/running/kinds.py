@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.kinds import JobKind, kinds_by_name
 from jobs.records import Resources
 from reconstruction.fdk import FdkParameters
+from reconstruction.iterative.parameters import iterative_parameters, method_values
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.request import MEBIBYTE, BandType, Binning, Cut, Mode, ReconstructionRequest
 
@@ -37,6 +38,8 @@ class PlanParameters:
     filter_window, cutoff, field_radius_mm : as in `reconstruction.fdk.FdkParameters`
     backend, mode, band_type, cut, brick_voxels, detector_binning, n_slabs, slab_slices, four_fold, mu_range, tuning,
     run_id : as in `spark_jobs.planning.request.ReconstructionRequest`
+    method : ``fdk``, or an iterative one: ``sirt``, ``os-sart`` or ``tv``
+    iterations, subsets, tv_strength : as in `reconstruction.iterative.parameters.IterativeParameters`
     task_memory_bytes : what one task may use at its peak [B]
     cores : tasks that run at once
 
@@ -68,6 +71,10 @@ class PlanParameters:
     tuning: str = "default"
     run_id: str = ""
     cores: int = 1
+    method: str = "fdk"
+    iterations: int | None = None
+    subsets: int | None = None
+    tv_strength: float | None = None
 
     def __post_init__(self) -> None:
         if not self.scan_id:
@@ -102,14 +109,18 @@ def request_of(parameters: PlanParameters) -> ReconstructionRequest:
     known = {field.name for field in fields(ReconstructionRequest)}
     values = {f.name: getattr(parameters, f.name) for f in fields(parameters) if f.name in known}
     fdk = FdkParameters(**{name: getattr(parameters, name) for name in _FDK_NAMES})
-    return ReconstructionRequest(**values, fdk=fdk)
+    iterative = iterative_parameters(
+        parameters.method, parameters.iterations, parameters.subsets, parameters.tv_strength
+    )
+    return ReconstructionRequest(**values, fdk=fdk, iterative=iterative)
 
 
 def values_of(request: ReconstructionRequest) -> dict[str, Any]:
     """Return the parameters of which `request_of` makes a request, as JSON values; its correction is the default."""
     known = {field.name for field in fields(PlanParameters)}
     values = {name: value for name, value in request.to_json().items() if name in known}
-    return values | {name: getattr(request.fdk, name) for name in _FDK_NAMES}
+    values |= {name: getattr(request.fdk, name) for name in _FDK_NAMES}
+    return values | method_values(request.iterative)
 
 
 def reconstruct_resources(parameters: ReconstructParameters) -> Resources:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of an iterative reconstruction: that of FDK on the same volume, with other slabs, memory and work.
+
+What is read of the store, the grid, the stored range and the preview follow from the plan of FDK in fused slabs.  An
+iteration holds all views of its rows, and iterates on more slices than it makes; so slabs are as high as memory allows
+with some tasks left, and their halo is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconstruction.binning import binned_geometry
+from reconstruction.errors import MemoryBudgetError
+from reconstruction.iterative.projectors import PAD, PAIRS
+from reconstruction.iterative.region import make_region
+from reconstruction.iterative.scale import scale_region
+from reconstruction.iterative.solver import TV_STEPS
+from reconstruction.slabs import cut_slabs
+from spark_jobs.errors import PlanError
+from spark_jobs.planning.plan_record import geometry_of
+from spark_jobs.planning.request import MEBIBYTE
+from spark_jobs.planning.sizing import slab_alignment
+from spark_jobs.planning.task_memory import encoding_bytes, prepare_task_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ingest.chunks import StoredScan
+    from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
+    from reconstruction.iterative.parameters import IterativeParameters
+    from reconstruction.iterative.region import Region
+    from spark_jobs.planning.cost import PlanCost
+    from spark_jobs.planning.plan_record import ReconstructionPlan
+    from spark_jobs.planning.rates import Rates
+    from spark_jobs.planning.request import ReconstructionRequest
+
+    MakePlan = Callable[[StoredScan, ReconstructionRequest, Rates | None], ReconstructionPlan]
+
+#: Voxels iterated on over voxels made: more slabs are only cut beyond this where memory asks for them.
+MOST_HALO_WORK = 2.0
+#: Voxel x view updates of the projector and of its transpose, and voxel steps of the denoiser, that one core does in a
+#: second (`benchmarks/iterative.py` prints them).
+UPDATES_PER_S = {"numba": 0.15e9, "numpy_reference": 1e6}
+DENOISE_VOXELS_PER_S = 60e6
+
+
+@dataclass(frozen=True, slots=True)
+class IterativeCut:
+    """Slabs of an iterative plan, what each iterates on, and the peak memory of the largest task [B]."""
+
+    slabs: tuple[Slab, ...]
+    regions: tuple[Region, ...]
+    task_bytes: int
+
+    @property
+    def halo_work(self) -> float:
+        """Voxels iterated on over voxels made."""
+        return sum(r.grid.n_voxels for r in self.regions) / sum(r.wanted.n_voxels for r in self.regions)
+
+
+def iterative_plan(
+    stored: StoredScan, request: ReconstructionRequest, rates: Rates | None, make_plan: MakePlan
+) -> ReconstructionPlan:
+    """Plan an iterative reconstruction; `make_plan` plans FDK.
+
+    Raises
+    ------
+    PlanError, GeometryError, BackendUnavailableError, MemoryBudgetError
+        If it cannot be done: the message says what was got, and what is possible.
+    """
+    parameters = request.iterative
+    assert parameters is not None
+    _check(request)
+    fdk = dataclasses.replace(request, iterative=None, mode="fused", cut="slabs")
+    draft = make_plan(stored, fdk, rates)
+    geometry = binned_geometry(geometry_of(stored), draft.detector_binning)
+    cut = _cut(stored, geometry, draft, request)
+    if cut.slabs != draft.slabs:
+        draft = make_plan(stored, dataclasses.replace(fdk, n_slabs=len(cut.slabs), slab_slices=None), rates)
+    if cut.slabs != draft.slabs:
+        raise PlanError(
+            f"{len(cut.slabs)} slabs were wanted of {draft.grid.shape[0]} slices, got {len(draft.slabs)}: give --slabs"
+        )
+    return dataclasses.replace(
+        draft,
+        request=request,
+        rows=(min(r.band.row_start for r in cut.regions), max(r.band.row_stop for r in cut.regions)),
+        cost=_cost(draft, cut, parameters),
+        notes=_notes(stored, draft, cut, parameters, geometry.n_views),
+    )
+
+
+def slab_region(
+    geometry: ConeBeamGeometry, grid: VolumeGrid, slab: Slab, radius_mm: float, parameters: IterativeParameters
+) -> Region:
+    """What one slab of a plan is iterated on."""
+    return make_region(geometry, grid, slab, radius_mm=radius_mm, guard_slices=parameters.guard_slices)
+
+
+def iterative_task_bytes(
+    stored: StoredScan, region: Region, parameters: IterativeParameters, *, middle_rows: int, slices: int, binning: int
+) -> int:
+    """Peak memory of a task that iterates [B].
+
+    Parameters
+    ----------
+    region : what it iterates on
+    middle_rows : rows of the middle of the volume, by which total variation is weighed
+    slices : slices that are encoded at a time
+    binning : pixels of a side that are averaged after the logarithm
+    """
+    geometry = region.geometry
+    nz, ny, nx = (side + 2 * PAD for side in region.grid.shape)
+    # Volume, steps, update, and the copy that is given back; the dual has three components.
+    volumes = (7 if parameters.method == "tv" else 4) * 4 * nz * ny * nx
+    volumes += 4 * region.wanted.n_voxels
+    lines = 4 * geometry.n_views * region.band.n_rows * geometry.n_cols
+    # Of a subset: its lines, weights and their difference, each copied or squared on the way.
+    subset = 4 * lines / parameters.subset_count(geometry.n_views)
+    rows = max(region.band.n_rows, middle_rows) * binning
+    reading = prepare_task_bytes(stored, rows)
+    return reading + volumes + 2 * lines + math.ceil(subset) + encoding_bytes(region.wanted, slices)
+
+
+def _check(request: ReconstructionRequest) -> None:
+    """Refuse what only FDK does."""
+    assert request.iterative is not None
+    method = request.iterative.method
+    if request.cut == "bricks" or request.mode == "two_stage":
+        raise PlanError(
+            f"the method {method} iterates on whole slabs and reads line integrals, but "
+            f"{'bricks' if request.cut == 'bricks' else 'the mode two_stage'} was asked for: leave cut and mode at auto"
+        )
+    if request.backend not in PAIRS:
+        raise PlanError(
+            f"the method {method} has no projectors on the back end '{request.backend}': take one of {', '.join(PAIRS)}"
+        )
+
+
+def _cut(
+    stored: StoredScan, geometry: ConeBeamGeometry, draft: ReconstructionPlan, request: ReconstructionRequest
+) -> IterativeCut:
+    """Slabs as asked for, or as many as the halo allows, or as memory asks for."""
+    if request.n_slabs is not None or request.slab_slices is not None:
+        cut = _measured(stored, geometry, draft, draft.slabs, request)
+        _require(stored, cut, request)
+        return cut
+    n_slices, alignment = draft.grid.shape[0], slab_alignment(draft.grid)
+    best: IterativeCut | None = None
+    for count in range(1, math.ceil(n_slices / alignment) + 1):
+        slabs = cut_slabs(n_slices, count, alignment)
+        if best is not None and len(slabs) == len(best.slabs):
+            continue
+        cut = _measured(stored, geometry, draft, slabs, request)
+        fits = cut.task_bytes <= request.task_memory_bytes
+        if best is not None and best.task_bytes <= request.task_memory_bytes and cut.halo_work > MOST_HALO_WORK:
+            break
+        best = cut
+        if fits and cut.halo_work > MOST_HALO_WORK:
+            break
+    assert best is not None
+    _require(stored, best, request)
+    return best
+
+
+def _measured(
+    stored: StoredScan,
+    geometry: ConeBeamGeometry,
+    draft: ReconstructionPlan,
+    slabs: tuple[Slab, ...],
+    request: ReconstructionRequest,
+) -> IterativeCut:
+    """Slabs with what each iterates on."""
+    parameters = request.iterative
+    assert parameters is not None
+    regions = tuple(slab_region(geometry, draft.grid, slab, draft.radius_mm, parameters) for slab in slabs)
+    middle = scale_region(geometry, draft.grid, draft.radius_mm).band.n_rows if parameters.method == "tv" else 0
+    needed = max(
+        iterative_task_bytes(
+            stored, region, parameters, middle_rows=middle, slices=draft.encode_slices, binning=draft.detector_binning
+        )
+        for region in regions
+    )
+    return IterativeCut(slabs, regions, needed)
+
+
+def _require(stored: StoredScan, cut: IterativeCut, request: ReconstructionRequest) -> None:
+    """Refuse slabs that do not fit the memory."""
+    assert request.iterative is not None
+    if cut.task_bytes > request.task_memory_bytes:
+        raise MemoryBudgetError(
+            f"the method {request.iterative.method} needs {math.ceil(cut.task_bytes / MEBIBYTE)} MiB in one task of "
+            f"scan {stored.scan.scan_id}, since it holds all views of its rows and the halo of its slab, but "
+            f"{request.task_memory_bytes / MEBIBYTE:.0f} MiB are allowed: allow more memory, take coarser voxels, "
+            f"detector binning or a smaller volume"
+        )
+
+
+def _cost(draft: ReconstructionPlan, cut: IterativeCut, parameters: IterativeParameters) -> PlanCost:
+    """The cost of FDK's plan with the reads of the halo and the work of the iterations."""
+    geometry = cut.regions[0].geometry
+    n_bins, voxels = len(draft.bins), sum(region.grid.n_voxels for region in cut.regions)
+    updates = 2 * n_bins * parameters.passes * voxels * geometry.n_views
+    kind = "numpy_reference" if draft.backend == "numpy_reference" else "numba"
+    # Sums of rays and of voxels cost one pass more.
+    seconds = updates * (1 + 1 / parameters.passes) / UPDATES_PER_S[kind]
+    if parameters.method == "tv":
+        seconds += n_bins * parameters.passes * TV_STEPS * voxels / DENOISE_VOXELS_PER_S
+    fdk = draft.cost.stage("reconstruct")
+    rows = sum(region.band.n_rows for region in cut.regions)
+    more = rows / max(1.0, draft.cost.amplification * (draft.rows[1] - draft.rows[0]))
+    stage = dataclasses.replace(
+        fdk,
+        read_bytes=math.ceil(fdk.read_bytes * more),
+        pixel_bytes=math.ceil(fdk.pixel_bytes * more),
+        core_seconds=fdk.core_seconds * max(1.0, more) + seconds,
+        gpu_share=0.0,
+        task_bytes=cut.task_bytes,
+        updates=updates,
+    )
+    stages = tuple(stage if each.name == "reconstruct" else each for each in draft.cost.stages)
+    return dataclasses.replace(
+        draft.cost,
+        stages=stages,
+        task_bytes=max(each.task_bytes for each in stages),
+        updates=updates,
+        core_seconds=sum(each.core_seconds for each in stages),
+        read_bytes=math.ceil(draft.cost.read_bytes * more),
+        stored_read_bytes=math.ceil(draft.cost.stored_read_bytes * more),
+        amplification=draft.cost.amplification * more,
+        row_group_amplification=draft.cost.row_group_amplification * max(1.0, more),
+        ways=(),
+        why=f"the method {parameters.method} iterates on whole slabs: {cut.halo_work:.2f} voxels for each one made",
+    )
+
+
+def _notes(
+    stored: StoredScan, draft: ReconstructionPlan, cut: IterativeCut, parameters: IterativeParameters, n_views: int
+) -> tuple[str, ...]:
+    """What an operator should know before the job runs."""
+    subsets = parameters.subset_count(n_views)
+    halo = max(region.grid.shape[0] - region.wanted.shape[0] for region in cut.regions)
+    notes = [
+        f"{parameters.method}: {parameters.passes} passes over {n_views} views in {subsets} subset(s); each slab is "
+        f"iterated on with up to {halo} slices of halo and a field of {cut.regions[0].radius_mm:.4g} mm radius"
+    ]
+    if draft.detector_binning != 1:
+        notes.append(f"{draft.detector_binning} x {draft.detector_binning} pixels are averaged after the logarithm")
+    return (*stored.scan.notes, *notes)
