@@ -80,20 +80,6 @@ def _iterate(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
     volume, figures = iterate_slab(run, bin_index, slab_index)
     iterated = time.perf_counter()
     result = _publish_slab(run, bin_index, slab_index, lambda start, stop: volume[start:stop])
-    return result | figures | {
-        "bin": bin_index,
-        "slab": slab_index,
-        "reconstruct_s": iterated - started,
-        "encode_s": time.perf_counter() - iterated,
-    }
-
-
-def _iterate(run: OpenRun, bin_index: int, slab_index: int) -> dict[str, Any]:
-    """One attempt at a slab by an iterative method."""
-    started = time.perf_counter()
-    volume, figures = iterate_slab(run, bin_index, slab_index)
-    iterated = time.perf_counter()
-    result = _publish_slab(run, bin_index, slab_index, lambda start, stop: volume[start:stop])
     seconds = {"reconstruct_s": iterated - started, "encode_s": time.perf_counter() - iterated}
     return result | figures | {"bin": bin_index, "slab": slab_index} | seconds
 
