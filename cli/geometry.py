@@ -106,8 +106,8 @@ def convert(
 ) -> None:
     """Write the geometry of a scan, or of another program's file, as a file of RTK, ASTRA, TIGRE, LEAP or CIL.
 
-    Suffixes: rtk .xml; astra .json, .npy or .txt; tigre .json or .npz; leap .cfg or .txt; cil .json; poses .npy or .txt.
-    What a program cannot hold is refused.
+    Suffixes: rtk .xml; astra .json, .npy or .txt; tigre .json or .npz; leap .cfg or .txt; cil .json; poses .npy or
+    .txt.  What a program cannot hold is refused.
 
         conepacs geometry convert stone geometry.xml --to rtk
         conepacs geometry convert geometry.xml vectors.npy --to astra --panel 512,512 --pitch 0.4,0.4

@@ -38,6 +38,7 @@ READERS: dict[str, str] = {
     "elekta": "ingest.readers.elekta",
     "pixet": "ingest.readers.pixet",
     "merlin": "ingest.readers.merlin",
+    "dicom": "ingest.readers.dicom",
     "exchange": "ingest.readers.exchange",
     "nxtomo": "ingest.readers.nxtomo",
     "dataexchange": "ingest.readers.dataexchange",
