@@ -219,7 +219,7 @@ def _band_bytes(stored: StoredScan, n_rows: int) -> int:
 
 
 def _window_bytes(stored: StoredScan, n_rows: int) -> int:
-    """What ranged reads hold besides their result [B]: stored bytes, unpacked page, table, and the next one's bytes."""
+    """What ranged reads hold besides their result [B]: stored bytes of some at once, and row groups as unpacked."""
     layout = stored.layout
     rows = min(n_rows + 2 * layout.row_group, layout.n_rows)
     pixel_bytes = layout.view_block * rows * layout.n_cols * layout.dtype.itemsize
