@@ -200,4 +200,6 @@ def frame_rows(setup: SlabSetup, views: IndexArray, band: RowBand | None = None)
     # On one circle all batches take the same rows, so that a block that two of them need is read once.
     same = band is None and setup.view_rows is None
     some = setup.views if same else views
-    return setup.virtual.rows_of_frames(some, rows.row_start, rows.row_stop, setup.geometry.n_cols)
+    start, stop = setup.virtual.rows_of_frames(some, rows.row_start, rows.row_stop, setup.geometry.n_cols)
+    # With a row to spare no pixel's neighbours end where the rows that are read do: values do not hang on the cut.
+    return max(0, start - 1), min(setup.virtual.frame_rows, stop + 1)

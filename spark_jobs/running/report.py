@@ -56,6 +56,7 @@ def run_report(
         "parameters": plan.identity(),
         "mu_ranges": {str(b): list(run.mu_ranges[b]) for b in plan.bins},
         "bad_pixels": {str(b): run.bad_pixels[b] for b in plan.bins},
+        "path": list(plan.path),
         "notes": list(plan.notes),
         "versions": _versions(software),
         "series": series,
