@@ -36,14 +36,23 @@ def _image_type() -> Any:
 
 
 def rtk_geometry(geometry: ConeBeamGeometry) -> Any:
-    """RTK's geometry object for a circular orbit (offsets by the image's origin, see `_projection_origin`)."""
+    """RTK's geometry object: by angles on a circular orbit, by the poses' vectors on any other.
+
+    On a circular orbit a panel's offset is in the origin of its images (`_projection_origin`).
+    """
     from itk import RTK as rtk
 
-    orbit = geometry.circular_orbit
-    assert orbit is not None
     geo = rtk.ThreeDCircularProjectionGeometry.New()
-    for angle in orbit.angles_rad:
-        geo.AddProjection(orbit.sod_mm, orbit.sdd_mm, math.degrees(float(angle)))
+    orbit = geometry.circular_orbit
+    if orbit is not None:
+        for angle in orbit.angles_rad:
+            geo.AddProjection(orbit.sod_mm, orbit.sdd_mm, math.degrees(float(angle)))
+        return geo
+    for pose in geometry.poses:
+        source, center, u_step, v_step = ([float(v[1]), float(v[2]), float(v[0])] for v in pose.reshape(4, 3))
+        u_axis, v_axis = ([c / math.hypot(*step) for c in step] for step in (u_step, v_step))
+        if not geo.AddProjection(source, center, u_axis, v_axis):
+            raise ValueError(f"RTK does not take the pose {pose}")
     return geo
 
 
@@ -61,7 +70,9 @@ def _constant(size: tuple[int, ...], spacing: tuple[float, ...], origin: tuple[f
 
 def _projection_origin(geometry: ConeBeamGeometry) -> tuple[float, float, float]:
     orbit = geometry.circular_orbit
-    assert orbit is not None
+    pitch_v, pitch_u = geometry.pitch_mm
+    if orbit is None:
+        return -(geometry.n_cols - 1) / 2 * pitch_u, -(geometry.n_rows - 1) / 2 * pitch_v, 0.0
     return -orbit.center_col * orbit.pitch_u_mm, -orbit.center_row * orbit.pitch_v_mm, 0.0
 
 
@@ -76,11 +87,10 @@ def shepp_logan(geometry: ConeBeamGeometry, grid: VolumeGrid, scale_mm: float) -
     from itk import RTK as rtk
 
     image = _image_type()
-    orbit = geometry.circular_orbit
-    assert orbit is not None
+    pitch_v, pitch_u = geometry.pitch_mm
     project = rtk.SheppLoganPhantomFilter[image, image].New()
     size = (geometry.n_cols, geometry.n_rows, geometry.n_views)
-    project.SetInput(_constant(size, (orbit.pitch_u_mm, orbit.pitch_v_mm, 1.0), _projection_origin(geometry)))
+    project.SetInput(_constant(size, (pitch_u, pitch_v, 1.0), _projection_origin(geometry)))
     project.SetGeometry(rtk_geometry(geometry))
     project.SetPhantomScale(scale_mm)
     project.Update()
@@ -97,26 +107,41 @@ def to_zyx(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(np.transpose(array, (1, 2, 0)))
 
 
-def fdk(projections: NDArray[Any], geometry: ConeBeamGeometry, grid: VolumeGrid, *, threads: int, subset: int) -> Timed:
-    """RTK's CPU FDK with no window and no padding tricks."""
+def fdk(
+    projections: NDArray[Any],
+    geometry: ConeBeamGeometry,
+    grid: VolumeGrid,
+    *,
+    threads: int,
+    subset: int,
+    weights: str = "",
+) -> Timed:
+    """RTK's CPU FDK with no window and no padding tricks; `weights` may be ``parker`` or ``wang``."""
     import itk
     from itk import RTK as rtk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
-    orbit = geometry.circular_orbit
-    assert orbit is not None
+    pitch_v, pitch_u = geometry.pitch_mm
     image = itk.image_view_from_array(projections)
-    image.SetSpacing([orbit.pitch_u_mm, orbit.pitch_v_mm, 1.0])
+    image.SetSpacing([pitch_u, pitch_v, 1.0])
     image.SetOrigin(list(_projection_origin(geometry)))
-    volume = _volume(grid)
+    geo, volume = rtk_geometry(geometry), _volume(grid)
+    wall, cpu = time.perf_counter(), time.process_time()
+    if weights:
+        filters = {"parker": rtk.ParkerShortScanImageFilter, "wang": rtk.DisplacedDetectorImageFilter}
+        weight = filters[weights][_image_type()].New()
+        weight.InPlaceOff()  # or it would weight the caller's array
+        weight.SetInput(image)
+        weight.SetGeometry(geo)
+        weight.Update()
+        image = weight.GetOutput()
     recon = rtk.FDKConeBeamReconstructionFilter[_image_type()].New()
     recon.SetInput(0, volume)
     recon.SetInput(1, image)
-    recon.SetGeometry(rtk_geometry(geometry))
+    recon.SetGeometry(geo)
     recon.SetProjectionSubsetSize(subset)
     recon.GetRampFilter().SetTruncationCorrection(0.0)
     recon.GetRampFilter().SetHannCutFrequency(0.0)
-    wall, cpu = time.perf_counter(), time.process_time()
     recon.Update()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Timed(to_zyx(itk.array_from_image(recon.GetOutput())), wall, cpu)

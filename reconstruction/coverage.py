@@ -184,9 +184,9 @@ def _arc_text(geometry: ConeBeamGeometry, orbits: Orbits, radius_mm: float, line
     nearest = _nearest_source_mm(geometry)
     low, high = _fan_edges(orbits.ring_tracks(0))
     reach = math.asin(min(1.0, radius_mm / nearest))
-    need = 360.0 if reach > min(-low, high) + EDGE_PIXELS * orbits.tracks[0].pixel_rad else math.degrees(
-        math.pi + 2 * reach
-    )  # fmt: skip
+    need = math.degrees(math.pi + 2 * reach)
+    if arc >= need or reach > min(-low, high) + EDGE_PIXELS * orbits.tracks[0].pixel_rad:
+        need = 360.0  # an offset panel, or gaps, that only the opposite views make up for
     field_text = f"for a field of radius {radius_mm:.4g} mm" if radius_mm > 0 else "for the narrowest field"
     why = "some lines through the field" if line is None else str(line)
     least = "360" if need >= 360 else f"at least {need:.4g}"

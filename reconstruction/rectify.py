@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MERGED_SHARE = 0.1
 #: ... and their sources within this share of their distance from the axis, and of a pixel's height on it.
 _SOURCE_SHARE, _HEIGHT_PIXELS = 1e-3, 0.5
+#: Pitch of a rectified panel's columns in those of the frames: a row is interpolated once more when it is
+#: back-projected, and the finer pitch keeps the sharpness that two interpolations would cost.
+FINER_COLUMNS = 2 / 3
 
 
 def is_upright(geometry: ConeBeamGeometry) -> bool:
@@ -125,6 +128,7 @@ def _make(geometry: ConeBeamGeometry, frames: IndexArray, *, tilted: bool) -> tu
     rays = np.stack([local[:, :, 1], local[:, :, 2], corner], axis=-1)  # B: (col, row, 1) to a ray
     distance = float(local[:, :, 0, 2].mean())
     pitch_v, pitch_u = geometry.pitch_mm
+    pitch_u *= FINER_COLUMNS if tilted else 1.0
     tracks = find_orbits(geometry).track_of[frames[:, 0]]
     u_start, n_cols, v_start, n_rows = _panel(geometry, rays, distance, tracks, (pitch_u, pitch_v))
     panel = np.zeros((len(frames), 3, 3))  # A: (col, row, 1) of the virtual panel to a ray
@@ -165,15 +169,20 @@ def _panel(
     corners = np.array([[c, r, 1.0] for c in (0, geometry.n_cols - 1) for r in (0, geometry.n_rows - 1)])
     at = np.einsum("vsak,ck->vsca", rays, corners)
     u, v = (distance * at[..., k] / at[..., 2] for k in (0, 1))
-    low, high = np.empty(len(rays)), np.empty(len(rays))
+    # The grid runs through the middle pixel of the frames, so that panels that hardly tilt are hardly resampled.
+    middle = np.array([geometry.n_cols // 2, geometry.n_rows // 2, 1.0])
+    at = rays[:, 0] @ middle
+    anchor_u, anchor_v = distance * at[:, 0] / at[:, 2], float((distance * at[:, 1] / at[:, 2]).mean())
+    start_u, n_cols = np.empty(len(rays)), 1
     for track in np.unique(tracks):
         same = tracks == track
-        low[same], high[same] = u[same].min(), u[same].max()
-    n_cols = math.ceil(float((high - low).max()) / pitch[0] - 1e-3) + 1
-    n_rows = math.ceil(float(v.max() - v.min()) / pitch[1] - 1e-3) + 1
-    start_u = (low + high - (n_cols - 1) * pitch[0]) / 2
-    start_v = float(v.max() + v.min() - (n_rows - 1) * pitch[1]) / 2
-    return start_u, n_cols, start_v, n_rows
+        anchor = float(anchor_u[same].mean())
+        below = math.ceil((anchor - u[same].min()) / pitch[0] - 1e-3)
+        start_u[same] = anchor - below * pitch[0]
+        n_cols = max(n_cols, below + math.ceil((u[same].max() - anchor) / pitch[0] - 1e-3) + 1)
+    below = math.ceil((anchor_v - float(v.min())) / pitch[1] - 1e-3)
+    n_rows = below + math.ceil((float(v.max()) - anchor_v) / pitch[1] - 1e-3) + 1
+    return start_u, n_cols, anchor_v - below * pitch[1], n_rows
 
 
 def _feather(geometry: ConeBeamGeometry) -> float:

@@ -29,13 +29,13 @@ def describe(
 ) -> tuple[str, ...]:
     """Say what the orbit is, how rays and slices are weighted, how frames become views, and which kernel runs."""
     orbits = redundancy.orbits
-    n_rings = len(orbits.ring_heights_mm)
-    shape = {
-        "circle": f"{geometry.n_views} views over {math.degrees(geometry.arc_rad):.4g} degrees of a circle",
-        "stack": f"{geometry.n_views} views on {n_rings} circles along the axis, which share the slices smoothly",
-        "helix": f"{geometry.n_views} views on a helix of {_turns(redundancy):.3g} turns, which share the slices",
-        "irregular": f"{geometry.n_views} views",
-    }[orbits.kind]
+    shape = f"{geometry.n_views} views"
+    if orbits.kind == "circle":
+        shape += f" over {math.degrees(geometry.arc_rad):.4g} degrees of a circle"
+    elif orbits.kind == "stack":
+        shape += f" on {len(orbits.ring_heights_mm)} circles along the axis, which share the slices smoothly"
+    elif orbits.kind == "helix":
+        shape += f" on a helix of {_turns(redundancy):.3g} turns, which share the slices smoothly"
     positions = orbits.n_positions
     if positions > 1:
         shape += (

@@ -10,7 +10,10 @@ to the line from the source to the axis::
 
 (Kak and Slaney, Principles of Computerized Tomographic Imaging, section 3.4, written for a line
 detector at any angle; Feldkamp, Davis and Kress 1984 for the cone).  For an upright panel it is
-the usual weight ``sdd / sqrt(sdd^2 + u^2 + v^2)`` and ``sod sdd / U^2``.
+the usual weight ``sdd / sqrt(sdd^2 + u^2 + v^2)`` and ``sod sdd / U^2``.  A panel that leans towards the source has
+rows at different horizontal distances d from it: each is a line detector of its own, and as U = d w / D the factor of
+its rows is D / d on top.  Rows that run askew by an angle phi are filtered along a line that is longer by 1 / cos phi,
+which the ramp makes smaller by cos phi: that comes on top as well.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 def cosine_weights(geometry: ConeBeamGeometry, view_index: int, row_start: int, row_stop: int) -> Float64Array:
     """Cosine of the angle between each ray of a view and the line from its source to the axis.
 
+    On a panel that leans or rolls it comes times D / d / cos phi, see above.
+
     Parameters
     ----------
     geometry : ConeBeamGeometry
@@ -49,10 +54,26 @@ def cosine_weights(geometry: ConeBeamGeometry, view_index: int, row_start: int, 
     radius = math.hypot(source[0], source[1])
     towards_axis = np.array([-source[0] / radius, -source[1] / radius, 0.0])
     cols = np.arange(geometry.n_cols) - (geometry.n_cols - 1) / 2
-    rows = np.arange(row_start, row_stop) - (geometry.n_rows - 1) / 2
+    rows = np.arange(row_start, row_stop, dtype=np.float64) - (geometry.n_rows - 1) / 2
     ray = (center - source) + rows[:, None, None] * v_step + cols[None, :, None] * u_step
     length = np.sqrt(np.einsum("rci,rci->rc", ray, ray))
-    return np.asarray((ray @ towards_axis) / length, dtype=np.float64)
+    cosine = (ray @ towards_axis) / length
+    if v_step[0] == 0 and v_step[1] == 0:
+        return np.asarray(cosine, dtype=np.float64)
+    return np.asarray(cosine * _lean(pose, rows)[:, None], dtype=np.float64)
+
+
+def _lean(pose: Float64Array, rows: Float64Array) -> Float64Array:
+    """D / d / cos phi of rows counted from the panel's middle: (row,)."""
+    normal = np.cross(pose[6:9], pose[9:12])
+    normal /= np.linalg.norm(normal)
+    level = np.array([normal[0], normal[1], 0.0]) / math.hypot(normal[0], normal[1])
+    to_center = pose[3:6] - pose[0:3]
+    panel = float(normal @ to_center)
+    # Where the panel's normal through the source meets it, rows are counted from there.
+    foot = float(pose[9:12] @ (to_center - panel * normal)) / float(pose[9:12] @ pose[9:12])
+    askew = math.hypot(pose[6], pose[7]) / float(np.linalg.norm(pose[6:9]))
+    return np.asarray(panel / askew / (panel * (normal @ level) + (rows + foot) * (pose[9:12] @ level)))
 
 
 def angular_gap_weights(geometry: ConeBeamGeometry) -> Float64Array:
