@@ -53,7 +53,8 @@ def missing(name: str) -> str:
     if n_devices < 1:
         return f"CuPy {cupy.__version__} finds no NVIDIA GPU"
     try:
-        importlib.import_module("cupy.cuda.cufft")
+        # Through CuPy's own attribute, which finds the library of the wheel first.
+        _ = cupy.cuda.cufft
     except ImportError as error:
         return f"CuPy {cupy.__version__} cannot load cuFFT ({error}): install conepacs[gpu]"
     return ""
@@ -89,7 +90,7 @@ class CupyTransforms:
     """A pair of cuFFT plans."""
 
     def __init__(self, cupy: Any, n: int, n_rows: int) -> None:
-        cufft = importlib.import_module("cupy.cuda.cufft")
+        cufft = cupy.cuda.cufft
         self._cupy, self._n, self._n_rows, self._cufft = cupy, n, n_rows, cufft
         self._forward = cufft.Plan1d(n, cufft.CUFFT_R2C, n_rows)
         self._backward = cufft.Plan1d(n, cufft.CUFFT_C2R, n_rows)

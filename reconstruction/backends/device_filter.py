@@ -46,14 +46,14 @@ def filter_bytes(device: Device, setup: SlabSetup, n_rows: int, chunk_values: in
 def weighting_of(setup: SlabSetup) -> str:
     """How ray weights come to the device: what the host makes and copies is kept as small as the scan allows.
 
-    ``shared``: one table for all views; ``cosine``: made on the device from the poses, nothing else; ``columns``:
-    times a factor of each column, which is all that redundancy is on an upright panel; ``rays``: a table a view.
+    ``shared``: one table for all views.  On upright panels ``cosine``: made on the device from the poses, and nothing
+    else; ``columns``: times a factor of each column, which is all that redundancy is there.  ``rays``: a table a view.
     """
     if setup.weights_are_shared:
         return "shared"
-    if setup.redundancy.method == "none":
-        return "cosine"
-    return "rays" if setup.geometry.poses[:, 9:11].any() else "columns"
+    if setup.geometry.poses[:, 9:11].any():
+        return "rays"
+    return "cosine" if setup.redundancy.method == "none" else "columns"
 
 
 def weight_values(setup: SlabSetup, n_rows: int) -> int:
