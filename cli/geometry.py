@@ -110,7 +110,7 @@ def convert(
     .txt.  What a program cannot hold is refused.
 
         conepacs geometry convert stone geometry.xml --to rtk
-        conepacs geometry convert geometry.xml vectors.npy --to astra --panel 512,512 --pitch 0.4,0.4
+        conepacs geometry convert rtk.xml v.npy --to astra --panel 64,96 --pitch 1,1
     """
     from reconstruction.exchange.files import geometry_bytes
 

@@ -73,6 +73,7 @@ def test_verbs_are_those_that_were_promised():
         },
         "backup": {"create", "verify", "restore", "list"},
         "cluster": {"up", "status", "add", "drain", "down"},
+        "geometry": {"show", "convert", "export"},
     }  # fmt: skip
 
 
