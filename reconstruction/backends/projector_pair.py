@@ -3,7 +3,7 @@
 # ruff: noqa: ANN001, ANN201, ANN202
 """A matched pair of projectors for any pose: Joseph's rays, and the exact transpose (numba).
 
-A ray steps through the planes of voxels that it crosses most steeply (x or y) and interpolates
+A ray steps through the planes of voxels of which it crosses most (x or y; so it skips no voxel across) and interpolates
 bilinearly within each (Joseph, IEEE Trans. Med. Imaging 1, 1982).  The transpose puts the same
 coefficients back.  Threads split rays in one direction and planes in the other, so that no two
 write the same number and every sum has one order, whatever the number of threads.
@@ -75,7 +75,7 @@ def project_rays(volume, poses, pitch, samples, out, column_start, column_stop):
                 u = col + (s % samples + 0.5) / samples - 0.5
                 v = row + (s // samples + 0.5) / samples - 0.5
                 dx, dy, dz = _ray(pose, u, v)
-                along_x = abs(dx) * pitch[0] >= abs(dy) * pitch[1]
+                along_x = abs(dx) >= abs(dy)
                 if along_x:
                     da, db, sa, sb, na, nb_ = dx, dy, pose[0], pose[1], nx, ny
                     pa, pb, step_a, step_b = pitch[0], pitch[1], line, plane
@@ -123,7 +123,7 @@ def back_project_planes(lines, poses, pitch, samples, volume, along_x, plane_sta
                     u = col + (s % samples + 0.5) / samples - 0.5
                     v = row + (s // samples + 0.5) / samples - 0.5
                     dx, dy, dz = _ray(pose, u, v)
-                    if (abs(dx) * pitch[0] >= abs(dy) * pitch[1]) != along_x:
+                    if (abs(dx) >= abs(dy)) != along_x:
                         continue
                     if along_x:
                         da, db, sa, sb, na, nb_ = dx, dy, pose[0], pose[1], nx, ny

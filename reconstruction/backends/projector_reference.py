@@ -87,7 +87,7 @@ class ReferencePair:
         for s in range(n * n):
             u, v = cols + (s % n + 0.5) / n - 0.5, rows + (s // n + 0.5) / n - 0.5
             way = [pose[3 + k] + u * pose[6 + k] + v * pose[9 + k] - pose[k] for k in range(3)]
-            along_x = np.abs(way[0]) * self.pitch[0] >= np.abs(way[1]) * self.pitch[1]
+            along_x = np.abs(way[0]) >= np.abs(way[1])
             for a, chosen in ((0, along_x), (1, ~along_x)):
                 b = 1 - a
                 rb, rz = way[b][chosen] / way[a][chosen], way[2][chosen] / way[a][chosen]
