@@ -23,6 +23,7 @@ from cli.requests import (
     BinsOption,
     BrickOption,
     CenterOption,
+    CorrectionOption,
     CutoffOption,
     CutOption,
     FieldOption,
@@ -31,12 +32,16 @@ from cli.requests import (
     MemoryOption,
     MethodOption,
     ModeOption,
+    OutsideOption,
+    PaddingOption,
     RangeOption,
+    RedundancyOption,
     RequestOptions,
     RunOption,
     ShapeOption,
     SlabsOption,
     SubsetsOption,
+    TiltedOption,
     TuningOption,
     TvOption,
     VoxelOption,
@@ -151,8 +156,13 @@ def submit_reconstruct(
     shape: ShapeOption = None,
     center: CenterOption = None,
     field_radius: FieldOption = None,
+    outside: OutsideOption = 0.0,
     window: FilterOption = "ram-lak",
     cutoff: CutoffOption = 1.0,
+    redundancy: RedundancyOption = "auto",
+    padding: PaddingOption = 0.0,
+    tilted: TiltedOption = "rectify",
+    correction: CorrectionOption = None,
     backend: BackendOption = "numba",
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
@@ -188,6 +198,7 @@ def submit_reconstruct(
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
+        redundancy, outside, padding, tilted, correction,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("reconstruct", _parameters(options, scan_id) | {"cores": cores, "again": again})
@@ -203,8 +214,13 @@ def submit_plan(
     shape: ShapeOption = None,
     center: CenterOption = None,
     field_radius: FieldOption = None,
+    outside: OutsideOption = 0.0,
     window: FilterOption = "ram-lak",
     cutoff: CutoffOption = 1.0,
+    redundancy: RedundancyOption = "auto",
+    padding: PaddingOption = 0.0,
+    tilted: TiltedOption = "rectify",
+    correction: CorrectionOption = None,
     backend: BackendOption = "numba",
     mode: ModeOption = "auto",
     band_type: BandOption = "float32",
@@ -235,6 +251,7 @@ def submit_plan(
     options = RequestOptions(
         bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
         task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
+        redundancy, outside, padding, tilted, correction,
     )  # fmt: skip
     place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("plan", _parameters(options, scan_id) | {"cores": cores})

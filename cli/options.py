@@ -94,13 +94,21 @@ def parse_pair(text: str | None, option: str) -> tuple[float, float] | None:
     return a, b
 
 
-def parse_settings(texts: list[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts; values that look like numbers or true/false become such."""
+def parse_pitch(text: str | None, option: str) -> float | tuple[float, float, float] | None:
+    """Read the side of a cube, or three sides separated by commas."""
+    if text is None or "," in text:
+        return parse_triple(text, option)
+    (side,) = _parse_numbers(text, 1, option, "a length, or three separated by commas")
+    return side
+
+
+def parse_settings(texts: list[str], option: str = "--set") -> dict[str, Any]:
+    """Read ``key=value`` texts of an option; values that look like numbers or true/false become such."""
     settings: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"--set needs KEY=VALUE, got '{text}'")
+            raise typer.BadParameter(f"{option} needs KEY=VALUE, got '{text}'")
         settings[key.strip()] = _value(value.strip())
     return settings
 

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cli.options import parse_bytes, parse_pair, parse_shape, parse_triple
+from cli.options import parse_bytes, parse_pair, parse_pitch, parse_settings, parse_shape, parse_triple
 
 if TYPE_CHECKING:
+    from reconstruction.bad_pixels import CorrectionParameters
     from spark_jobs.planning.request import ReconstructionRequest
 
 _VOLUME = "The volume"
@@ -24,9 +25,9 @@ BinsOption = Annotated[
                  rich_help_panel=_VOLUME),
 ]  # fmt: skip
 VoxelOption = Annotated[
-    float | None,
-    typer.Option("--voxel", help="Side of a voxel in mm.", metavar="MM", show_default="pixel pitch at the axis",
-                 rich_help_panel=_VOLUME),
+    str | None,
+    typer.Option("--voxel", help="Side of a voxel in mm; three sides for voxels that are no cubes.",
+                 metavar="MM|Z,Y,X", show_default="pixel pitch at the axis", rich_help_panel=_VOLUME),
 ]  # fmt: skip
 ShapeOption = Annotated[
     str | None,
@@ -40,7 +41,7 @@ CenterOption = Annotated[
 ]  # fmt: skip
 FieldOption = Annotated[
     float | None,
-    typer.Option("--field-radius", help="Radius about the axis in mm; beyond it voxels are 0.", metavar="MM",
+    typer.Option("--field-radius", help="Radius about the axis in mm; beyond it voxels are --outside.", metavar="MM",
                  show_default="what the panel sees in all views", rich_help_panel=_VOLUME),
 ]  # fmt: skip
 FilterOption = Annotated[
@@ -52,6 +53,30 @@ CutoffOption = Annotated[
     float,
     typer.Option("--cutoff", help="Highest frequency as a share of Nyquist, above 0, up to 1.", metavar="SHARE",
                  rich_help_panel=_KERNEL),
+]  # fmt: skip
+OutsideOption = Annotated[
+    float,
+    typer.Option("--outside", help="mu of voxels outside the field, in 1/mm.", metavar="MU", rich_help_panel=_VOLUME),
+]
+RedundancyOption = Annotated[
+    str,
+    typer.Option("--redundancy", help="How rays that are measured twice share: auto (any orbit), parker, wang, none.",
+                 metavar="NAME", rich_help_panel=_KERNEL),
+]  # fmt: skip
+PaddingOption = Annotated[
+    float,
+    typer.Option("--truncation-padding", help="Continue rows smoothly by this share of the panel's width, for objects "
+                 "wider than the panel.", metavar="SHARE", rich_help_panel=_KERNEL),
+]  # fmt: skip
+TiltedOption = Annotated[
+    str,
+    typer.Option("--tilted", help="Tilted panels: rectify, or general (slower, nothing is resampled).", metavar="NAME",
+                 rich_help_panel=_KERNEL),
+]  # fmt: skip
+CorrectionOption = Annotated[
+    list[str] | None,
+    typer.Option("--correction", help="A value of the correction of counts, repeatable: bad_pixels=keep, "
+                 "hot_above=0.2, max_bad_share=0.3, ...", metavar="KEY=VALUE", rich_help_panel=_KERNEL),
 ]  # fmt: skip
 BackendOption = Annotated[
     str,
@@ -136,12 +161,24 @@ ProbeOption = Annotated[
 ]  # fmt: skip
 
 
+def correction_of(texts: list[str]) -> CorrectionParameters:
+    """Read ``key=value`` texts of ``--correction``."""
+    from reconstruction.bad_pixels import CorrectionParameters
+
+    known = {field.name for field in fields(CorrectionParameters)}
+    values = parse_settings(texts, "--correction")
+    for name in values:
+        if name not in known:
+            raise typer.BadParameter(f"--correction knows {', '.join(sorted(known))}; got '{name}'")
+    return CorrectionParameters(**values)
+
+
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
     """The options as typed."""
 
     bins: list[int] | None
-    voxel: float | None
+    voxel: str | None
     shape: str | None
     center: str | None
     field_radius: float | None
@@ -162,6 +199,11 @@ class RequestOptions:
     iterations: int | None = None
     subsets: int | None = None
     tv_strength: float | None = None
+    redundancy: str = "auto"
+    outside: float = 0.0
+    padding: float = 0.0
+    tilted: str = "rectify"
+    correction: list[str] | None = None
 
     def request(self, scan_id: str) -> ReconstructionRequest:
         """Make the request for one scan."""
@@ -173,10 +215,19 @@ class RequestOptions:
         return ReconstructionRequest(
             scan_id=scan_id,
             bins=tuple(self.bins or ()),
-            voxel_pitch_mm=self.voxel,
+            voxel_pitch_mm=parse_pitch(self.voxel, "--voxel"),
             shape=parse_shape(self.shape, "--shape"),
             center_mm=parse_triple(self.center, "--center"),
-            fdk=FdkParameters(self.window, self.cutoff, self.field_radius),
+            fdk=FdkParameters(
+                self.window,
+                self.cutoff,
+                self.field_radius,
+                redundancy=self.redundancy,
+                outside_value=self.outside,
+                truncation_padding=self.padding,
+                tilted=self.tilted,
+            ),
+            correction=correction_of(self.correction or []),
             backend=self.backend,
             mode=cast("Literal['auto', 'fused', 'two_stage']", self.mode),
             band_type=cast("Literal['float32', 'float16']", self.band_type),

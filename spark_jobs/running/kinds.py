@@ -6,11 +6,12 @@ What runs them is in `spark_jobs.running.kind_runs`, named by import path and lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from jobs.kinds import JobKind, kinds_by_name
 from jobs.records import Resources
+from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.fdk import FdkParameters
 from reconstruction.iterative.parameters import iterative_parameters, method_values
 from spark_jobs.errors import PlanError
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 #: Back ends whose every task holds a GPU while it computes.
 GPU_BACKENDS = ("cupy", "astra")
-_FDK_NAMES = ("filter_window", "cutoff", "field_radius_mm")
+_FDK_NAMES = (
+    "filter_window", "cutoff", "field_radius_mm", "redundancy", "outside_value", "truncation_padding", "tilted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,12 @@ class PlanParameters:
     ----------
     scan_id : id of a stored scan
     bins : energy bins to make, from 0; empty for all
-    voxel_pitch_mm : side of a voxel [mm]; None for the pixel pitch at the axis
+    voxel_pitch_mm : side of a voxel, or its (z, y, x) sides [mm]; None for the pixel pitch at the axis
     shape : (z, y, x) voxels; None for all that the panel sees whole
     center_mm : (x, y, z) middle of the volume [mm]
-    filter_window, cutoff, field_radius_mm : as in `reconstruction.fdk.FdkParameters`
+    filter_window, cutoff, field_radius_mm, redundancy, outside_value, truncation_padding, tilted : as in
+        `reconstruction.fdk.FdkParameters`
+    correction : of counts, as in `reconstruction.bad_pixels.CorrectionParameters`
     backend, mode, band_type, cut, brick_voxels, detector_binning, n_slabs, slab_slices, four_fold, mu_range, tuning,
     run_id : as in `spark_jobs.planning.request.ReconstructionRequest`
     method : ``fdk``, or an iterative one: ``sirt``, ``os-sart`` or ``tv``
@@ -51,12 +56,17 @@ class PlanParameters:
 
     scan_id: str
     bins: tuple[int, ...] = ()
-    voxel_pitch_mm: float | None = None
+    voxel_pitch_mm: float | tuple[float, float, float] | None = None
     shape: tuple[int, int, int] | None = None
     center_mm: tuple[float, float, float] | None = None
     filter_window: str = "ram-lak"
     cutoff: float = 1.0
     field_radius_mm: float | None = None
+    redundancy: str = "auto"
+    outside_value: float = 0.0
+    truncation_padding: float = 0.0
+    tilted: str = "rectify"
+    correction: CorrectionParameters = field(default_factory=CorrectionParameters)
     backend: str = "numba"
     mode: Mode = "auto"
     band_type: BandType = "float32"
@@ -106,7 +116,7 @@ def request_of(parameters: PlanParameters) -> ReconstructionRequest:
     PlanError, ParameterError
         If a value is not what a reconstruction takes.
     """
-    known = {field.name for field in fields(ReconstructionRequest)}
+    known = {each.name for each in fields(ReconstructionRequest)}
     values = {f.name: getattr(parameters, f.name) for f in fields(parameters) if f.name in known}
     fdk = FdkParameters(**{name: getattr(parameters, name) for name in _FDK_NAMES})
     iterative = iterative_parameters(
@@ -116,8 +126,8 @@ def request_of(parameters: PlanParameters) -> ReconstructionRequest:
 
 
 def values_of(request: ReconstructionRequest) -> dict[str, Any]:
-    """Return the parameters of which `request_of` makes a request, as JSON values; its correction is the default."""
-    known = {field.name for field in fields(PlanParameters)}
+    """Return the parameters of which `request_of` makes a request, as JSON values."""
+    known = {each.name for each in fields(PlanParameters)}
     values = {name: value for name, value in request.to_json().items() if name in known}
     values |= {name: getattr(request.fdk, name) for name in _FDK_NAMES}
     return values | method_values(request.iterative)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ingest.chunks import open_scan_chunks
+from jobs.kinds import read_parameters
 from pacs.provenance import derivation_text
 from reconstruction.errors import MemoryBudgetError, ParameterError
 from reconstruction.iterative.parameters import IterativeParameters
@@ -14,7 +15,7 @@ from spark_jobs.errors import PlanError
 from spark_jobs.planning.plan import make_plan, plan_from_bytes
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.planning.series import series_spec
-from spark_jobs.running.kinds import PlanParameters, request_of, values_of
+from spark_jobs.running.kinds import SPARK_KINDS, PlanParameters, request_of, values_of
 from storage.filesystem import open_store
 from tests.support.local_run import LocalRun, store_sample
 
@@ -136,7 +137,8 @@ def test_parameters_of_a_job_name_the_method():
     parameters = PlanParameters("s", method="tv", iterations=7, tv_strength=0.5)
     assert request_of(parameters).iterative == IterativeParameters("tv", iterations=7, tv_strength=0.5)
     assert values_of(request_of(parameters))["method"] == "tv"
-    assert request_of(PlanParameters(**values_of(request_of(parameters)))) == request_of(parameters)
+    again = read_parameters(SPARK_KINDS["plan"], values_of(request_of(parameters)))
+    assert request_of(again) == request_of(parameters)
     assert request_of(PlanParameters("s")).iterative is None
     with pytest.raises(ParameterError, match="expected one of fdk, sirt, os-sart, tv"):
         PlanParameters("s", method="magic")
