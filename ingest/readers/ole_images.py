@@ -72,7 +72,7 @@ class OleImages:
 
     def has(self, name: str) -> bool:
         """Whether there is a stream of that name; letters' case does not matter."""
-        return bool(self._ole.exists(name))
+        return bool(self._ole.get_type(name) == olefile.STGTY_STREAM)
 
     def values(self, name: str, kind: str) -> NDArray[Any] | None:
         """All values of a stream as a NumPy type, or None if there is no such stream."""

@@ -58,6 +58,12 @@ class TiffPages:
             raise FrameFormatError(f"{path} is not a readable TIFF: {error}") from error
         try:
             self._check(n_directories)
+        except FrameFormatError:
+            self._tiff.close()
+            raise
+        except (tifffile.TiffFileError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
+            self._tiff.close()
+            raise FrameFormatError(f"{path} is not a readable TIFF: {' '.join(str(error).split())}") from error
         except BaseException:
             self._tiff.close()
             raise

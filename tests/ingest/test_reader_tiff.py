@@ -243,3 +243,13 @@ def test_a_real_slice_of_another_program_is_read():
     assert (reader.scan.n_views, reader.scan.n_rows, reader.scan.n_cols) == (1, 690, 690)
     assert reader.scan.pixel_type == "float32"
     reader.close()
+
+
+def test_a_damaged_text_in_a_picture_is_refused_by_name(tmp_path, open_tiff):
+    """tifffile stumbles over what is no JSON with an error of its own."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, counts(4, 6))
+    path.write_bytes(path.read_bytes().replace(b'{"shape": [4, 6]}', b'{"shape": [4, \x02]}'))
+    write_toml(tmp_path, GEOMETRY_TOML)
+    with pytest.raises(FrameFormatError, match=r"a\.tif is not a readable TIFF: invalid image description"):
+        open_tiff(path)

@@ -160,6 +160,12 @@ def test_what_is_no_compound_document(tmp_path, open_zeiss):
         open_zeiss(tmp_path / "b.txrm")
 
 
+def test_a_folder_where_an_image_should_be(tmp_path, open_zeiss):
+    source = scan_with(tmp_path, ImageData1__Image2=None, ImageData1__Image2__Inner=b"x")
+    with pytest.raises(FrameFormatError, match=r"image 2 of 3 is missing \(ImageData1/Image2\)"):
+        open_zeiss(source)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_a_file_cut_short_is_named_with_its_size(tmp_path, open_zeiss, share):
     source = scan_with(tmp_path)
