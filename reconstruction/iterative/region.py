@@ -85,8 +85,9 @@ class Region:
     def band(self) -> RowBand:
         """Detector rows with a whole ray in any view."""
         low, high = self.geometry.n_rows, 0
+        cols = _some_columns(self.geometry)
         for view in _distinct_views(self.geometry):
-            rows = np.flatnonzero(self.whole_rays(view, 0, self.geometry.n_rows).any(axis=1))
+            rows = np.flatnonzero(self._whole(view, np.arange(self.geometry.n_rows), cols).any(axis=1))
             if rows.size:
                 low, high = min(low, int(rows[0])), max(high, int(rows[-1]) + 1)
         if low >= high:
@@ -98,15 +99,17 @@ class Region:
 
     def whole_rays(self, view_index: int, row_start: int, row_stop: int) -> NDArray[np.bool_]:
         """(row, col) bool: rays that enter and leave the field within the region."""
-        rows = np.arange(row_start, row_stop, dtype=np.float64)
-        cols = np.arange(self.geometry.n_cols, dtype=np.float64)
-        near, far = chord_heights(self.geometry, view_index, self.radius_mm, rows, cols)
-        low, high = self.z_edges_mm
-        with np.errstate(invalid="ignore"):  # rays that miss the field are NaN, and not whole
-            whole = np.asarray((np.minimum(near, far) >= low) & (np.maximum(near, far) <= high))
+        whole = self._whole(view_index, np.arange(row_start, row_stop), np.arange(self.geometry.n_cols))
         for start, stop in self.geometry.column_gaps:
             whole[:, start:stop] = False
         return whole
+
+    def _whole(self, view_index: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(row, col) bool: rays that enter and leave the field within the region."""
+        near, far = chord_heights(self.geometry, view_index, self.radius_mm, rows, cols)
+        low, high = self.z_edges_mm
+        with np.errstate(invalid="ignore"):  # rays that miss the field are NaN, and not whole
+            return np.asarray((np.minimum(near, far) >= low) & (np.maximum(near, far) <= high))
 
     def crop(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cut the wanted slab out of (z, y, x) of the region, 0 beyond the wanted field; a new array."""
@@ -174,8 +177,8 @@ def make_region(
 def spread(geometry: ConeBeamGeometry, radius_mm: float, z_low: float, z_high: float) -> tuple[float, float]:
     """Heights that rays reach in the field which cross ``z_low <= z <= z_high`` anywhere in it [mm]."""
     low, high = math.inf, -math.inf
-    rows = np.arange(geometry.n_rows, dtype=np.float64)
-    cols = np.unique(np.linspace(0, geometry.n_cols - 1, min(geometry.n_cols, _SOME_COLUMNS)).round())
+    rows = np.arange(geometry.n_rows)
+    cols = _some_columns(geometry)
     for view in _some_views(geometry):
         near, far = chord_heights(geometry, view, radius_mm, rows, cols)
         bottom, top = np.fmin(near, far), np.fmax(near, far)
@@ -188,7 +191,7 @@ def spread(geometry: ConeBeamGeometry, radius_mm: float, z_low: float, z_high: f
 
 
 def chord_heights(
-    geometry: ConeBeamGeometry, view_index: int, radius_mm: float, rows: Float64Array, cols: Float64Array
+    geometry: ConeBeamGeometry, view_index: int, radius_mm: float, rows: NDArray[np.int64], cols: NDArray[np.int64]
 ) -> tuple[Float64Array, Float64Array]:
     """Heights z at which rays enter and leave the cylinder of the field: (row, col) [mm]; NaN for a ray that misses."""
     pose = geometry.poses[view_index]
@@ -204,15 +207,11 @@ def chord_heights(
 
 def seen_radius_mm(geometry: ConeBeamGeometry) -> float:
     """Radius of the widest cylinder about the axis that rays of the panel touch, on either side, in any view [mm]."""
-    seen = 0.0
-    for view in range(geometry.n_views):
-        pose = geometry.poses[view]
-        ends = np.array([-0.5, geometry.n_cols - 0.5]) - (geometry.n_cols - 1) / 2
-        points = pose[3:6] + ends[:, None] * pose[6:9]
-        way = points[:, :2] - pose[:2]
-        distance = np.abs(way[:, 0] * pose[1] - way[:, 1] * pose[0]) / np.hypot(way[:, 0], way[:, 1])
-        seen = max(seen, float(distance.max()))
-    return seen
+    poses = geometry.poses
+    ends = np.array([-0.5, geometry.n_cols - 0.5]) - (geometry.n_cols - 1) / 2
+    way = poses[:, None, 3:5] + ends[None, :, None] * poses[:, None, 6:8] - poses[:, None, 0:2]
+    distance = np.abs(way[:, :, 0] * poses[:, None, 1] - way[:, :, 1] * poses[:, None, 0])
+    return float((distance / np.hypot(way[:, :, 0], way[:, :, 1])).max())
 
 
 def check_directions(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> None:
@@ -284,6 +283,11 @@ def _disc(grid: VolumeGrid, radius_mm: float) -> NDArray[np.bool_]:
 def _distinct_views(geometry: ConeBeamGeometry) -> range:
     """Views whose rays differ in height: one of a circular orbit."""
     return range(1 if geometry.circular_orbit is not None else geometry.n_views)
+
+
+def _some_columns(geometry: ConeBeamGeometry) -> NDArray[np.int64]:
+    """Columns at which the heights of rays are looked at: they change slowly along a row."""
+    return np.unique(np.linspace(0, geometry.n_cols - 1, min(geometry.n_cols, _SOME_COLUMNS)).round().astype(np.int64))
 
 
 def _some_views(geometry: ConeBeamGeometry) -> list[int]:

@@ -23,7 +23,7 @@ from reconstruction.slabs import cut_slabs
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.plan_record import geometry_of
 from spark_jobs.planning.request import MEBIBYTE
-from spark_jobs.planning.sizing import slab_alignment
+from spark_jobs.planning.sizing import WANTED_TASKS, slab_alignment
 from spark_jobs.planning.task_memory import encoding_bytes, prepare_task_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     MakePlan = Callable[[StoredScan, ReconstructionRequest, Rates | None], ReconstructionPlan]
 
-#: Voxels iterated on over voxels made: more slabs are only cut beyond this where memory asks for them.
+#: Voxels iterated on over voxels made: up to this, so many slabs that a small cluster is kept busy; more only where
+#: memory asks for them.
 MOST_HALO_WORK = 2.0
 #: Voxel x view updates of the projector and of its transpose, and voxel steps of the denoiser, that one core does in a
 #: second (`benchmarks/iterative.py` prints them).
@@ -88,6 +89,7 @@ def iterative_plan(
     return dataclasses.replace(
         draft,
         request=request,
+        path=("Every measured ray counts the same.", "Joseph's projector and its exact transpose run."),
         rows=(min(r.band.row_start for r in cut.regions), max(r.band.row_stop for r in cut.regions)),
         cost=_cost(draft, cut, parameters),
         notes=_notes(stored, draft, cut, parameters, geometry.n_views),
@@ -150,21 +152,27 @@ def _cut(
         _require(stored, cut, request)
         return cut
     n_slices, alignment = draft.grid.shape[0], slab_alignment(draft.grid)
-    best: IterativeCut | None = None
-    for count in range(1, math.ceil(n_slices / alignment) + 1):
-        slabs = cut_slabs(n_slices, count, alignment)
-        if best is not None and len(slabs) == len(best.slabs):
-            continue
-        cut = _measured(stored, geometry, draft, slabs, request)
-        fits = cut.task_bytes <= request.task_memory_bytes
-        if best is not None and best.task_bytes <= request.task_memory_bytes and cut.halo_work > MOST_HALO_WORK:
+    low, high = 1, math.ceil(n_slices / alignment)
+
+    def cut_in(count: int) -> tuple[Slab, ...]:
+        return cut_slabs(n_slices, count, alignment)
+
+    def fits(count: int) -> bool:
+        slabs = cut_in(count)
+        some = tuple(dict.fromkeys((slabs[0], slabs[len(slabs) // 2], slabs[-1])))
+        return _measured(stored, geometry, draft, some, request).task_bytes <= request.task_memory_bytes
+
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    cut = _measured(stored, geometry, draft, cut_in(low), request)
+    _require(stored, cut, request)
+    for count in range(low + 1, min(math.ceil(n_slices / alignment), math.ceil(WANTED_TASKS / len(draft.bins))) + 1):
+        more = _measured(stored, geometry, draft, cut_in(count), request)
+        if more.halo_work > MOST_HALO_WORK:
             break
-        best = cut
-        if fits and cut.halo_work > MOST_HALO_WORK:
-            break
-    assert best is not None
-    _require(stored, best, request)
-    return best
+        cut = more
+    return cut
 
 
 def _measured(
