@@ -15,7 +15,7 @@ from pacs.errors import PackError
 from pacs.pack import read_entry, read_pack_manifest, records_of
 from pacs.register import register_packs
 from reconstruction.correction import prepare_fields, prepare_without_fields, to_line_integrals
-from reconstruction.fdk import reconstruct
+from reconstruction.fdk import FdkParameters, reconstruct
 from reconstruction.geometry import ConeBeamGeometry
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.plan import geometry_of, make_plan
@@ -28,6 +28,7 @@ from storage.filesystem import open_store
 from tests.support.fake_index import FakeIndex
 from tests.support.fake_reader import FakeReader, small_scan
 from tests.support.local_run import LocalRun, store_sample
+from tests.support.orbits import helix, stepped
 from tests.support.peers import REPOSITORY
 
 SCAN_ID = "sample-marker"
@@ -166,8 +167,8 @@ def test_a_changed_scan_or_a_broken_plan_is_told_plainly(small, tmp_path):
     got = measured(run.place, 0, reconstruct_slab)
     assert got == {"error": f"scan {SCAN_ID} is not the one that {run.place.folder} was planned for"}
     with small.open_write(path) as handle:
-        handle.write(whole.replace(b'"schema_version": 2', b'"schema_version": 1'))
-    assert "plan schema version 1, expected 2" in measured(run.place, 0, reconstruct_slab)["error"]
+        handle.write(whole.replace(b'"schema_version": 3', b'"schema_version": 1'))
+    assert "plan schema version 1, expected 3" in measured(run.place, 0, reconstruct_slab)["error"]
 
 
 def damaged(store, folder, name):
@@ -267,6 +268,44 @@ def test_peak_memory_of_a_task_stays_under_its_plan(larger, wanted, kinds):
         # A worker that has back-projected before keeps the kernels: they are planned for tasks that need none too.
         least = 0.2 if stage == "assemble" else 0.4
         assert least * planned < peak < planned, f"{kind}: {peak / MEBIBYTE:.0f} of {planned / MEBIBYTE:.0f} MiB"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "wanted", "kinds"),
+    [
+        (
+            helix(3.0, 64, 12.0, n_rows=128, n_cols=256, pitch_u_mm=0.3, pitch_v_mm=0.3),
+            {"mode": "fused"}, {"reconstruct_slab": "reconstruct"},
+        ),
+        pytest.param(
+            stepped((-13.0, 13.0), (0.0, 0.0), 96, n_rows=256, n_cols=160, pitch_u_mm=0.3, pitch_v_mm=0.3),
+            {"mode": "two_stage"}, {"filter_rows": "filter"}, marks=pytest.mark.slow,
+        ),
+        (
+            stepped((-13.0, 13.0), (0.0, 0.0), 96, n_rows=256, n_cols=160, pitch_u_mm=0.3, pitch_v_mm=0.3),
+            {"mode": "fused"}, {"reconstruct_slab": "reconstruct"},
+        ),
+    ],
+    ids=["helix", "merged two stages", "merged fused"],
+)  # fmt: skip
+def test_peak_memory_on_other_orbits_stays_under_its_plan(tmp_path, geometry, wanted, kinds):
+    store = open_store((tmp_path / "store").as_uri())
+    panel = geometry.n_rows, geometry.n_cols
+    rng = np.random.default_rng(4)
+    view = rng.poisson(9000, size=(1, 1, *panel)).astype("u2")
+    fields = rng.poisson(20000, size=(1, 4, *panel)).astype("u2")
+    scan = small_scan(
+        n_views=geometry.n_views, n_bins=1, n_rows=panel[0], n_cols=panel[1], geometry=geometry, scan_id=SCAN_ID
+    )
+    frames = np.repeat(view, geometry.n_views, axis=1)
+    upload(FakeReader(scan, frames, flats=fields, darks=fields // 4000), store, memory_bytes=96 * panel[0] * panel[1])
+    run = run_of(
+        store, n_slabs=2, voxel_pitch_mm=0.2, shape=(64, 192, 192), mu_range=(-1.0, 3.0), **wanted,
+        fdk=FdkParameters(field_radius_mm=18.0),
+    )  # fmt: skip
+    for kind, stage in kinds.items():
+        planned, peak = run.plan.cost.stage(stage).task_bytes, _peak_of(run, kind)
+        assert 0.4 * planned < peak < planned, f"{kind}: {peak / MEBIBYTE:.0f} of {planned / MEBIBYTE:.0f} MiB"
 
 
 def test_peak_memory_of_the_search_for_bad_pixels_stays_under_the_plan(tmp_path):
