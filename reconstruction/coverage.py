@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Float64Array = NDArray[np.float64]
 
 _CIRCLE_POINTS = 128
+#: Views projected at a time.
+_SHADOW_VIEWS = 256
 #: Lines that are looked at: view angles round the circle, and fan angles from the axis outwards.
 _BETAS, _GAMMAS = 720, 400
 _TWO_PI = 2 * math.pi
@@ -82,6 +84,7 @@ def shadow(
     return orbit.center_col - half_width, orbit.center_col + half_width, min(rows), max(rows)
 
 
+@lru_cache(maxsize=8)
 def _sampled_shadow(
     geometry: ConeBeamGeometry, radius_mm: float, z_low_mm: float, z_high_mm: float
 ) -> tuple[float, float, float, float]:
@@ -90,13 +93,16 @@ def _sampled_shadow(
     outside = radius_mm / math.cos(math.pi / _CIRCLE_POINTS)
     ring = np.stack([outside * np.cos(angle), outside * np.sin(angle), np.zeros_like(angle)], axis=1)
     points = np.concatenate([ring + np.array([0, 0, z]) for z in (z_low_mm, z_high_mm)])
+    matrices = projection_matrices(geometry)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
-    for matrix in projection_matrices(geometry):
-        col, row, depth = matrix[:, :3] @ points.T + matrix[:, 3:4]
+    for start in range(0, geometry.n_views, _SHADOW_VIEWS):
+        part = matrices[start : start + _SHADOW_VIEWS]
+        projected = part[:, :, :3] @ points.T + part[:, :, 3:4]
+        depth = projected[:, 2]
         if depth.min() <= 0:
             raise GeometryError(f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view")
-        pixel = np.stack([col / depth, row / depth])
-        low, high = np.minimum(low, pixel.min(axis=1)), np.maximum(high, pixel.max(axis=1))
+        pixel = projected[:, :2] / depth[:, None]
+        low, high = np.minimum(low, pixel.min(axis=(0, 2))), np.maximum(high, pixel.max(axis=(0, 2)))
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 

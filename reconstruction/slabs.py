@@ -180,3 +180,26 @@ def view_batches(n_views: int, quarter: int | None, max_views: int) -> tuple[Ind
         np.concatenate([(np.arange(a, min(count, a + run)) + j * quarter) % n_views for j in range(4)])
         for a in range(0, count, run)
     )
+
+
+def grouped_batches(views: IndexArray, max_views: int) -> tuple[IndexArray, ...]:
+    """Cut some of a scan's views (ascending) into batches of at most `max_views` that split no four neighbours.
+
+    Kernels add four neighbouring views of the scan (equal ``view // 4``) to a voxel at once; kept together, they round
+    alike whichever other views a slab uses.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If fewer than four views fit.
+    """
+    if max_views < min(4, views.size):
+        raise MemoryBudgetError(f"a batch needs room for 4 views, got room for {max_views}")
+    borders = [*(np.flatnonzero(np.diff(views // 4)) + 1).tolist(), views.size]
+    batches, start, stop = [], 0, 0
+    for border in borders:
+        if border - start > max_views:
+            batches.append(views[start:stop])
+            start = stop
+        stop = border
+    return (*batches, views[start:])

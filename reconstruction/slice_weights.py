@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _CIRCLE_POINTS = 64
 #: Below this sum of q nothing sees the slice.
 _SEEN = 1e-6
+#: Slices worked on at a time.
+_SLICES = 8
 _TWO_PI = 2 * math.pi
 
 
@@ -83,6 +86,7 @@ def seen_heights(geometry: ConeBeamGeometry, radius_mm: float, edge_px: float = 
     return np.where(np.isfinite(found), found, geometry.poses[:, 2:3])
 
 
+@lru_cache(maxsize=8)
 def find_reach(geometry: ConeBeamGeometry, radius_mm: float, edge_px: float = 0.5) -> Reach:
     """Heights above its source's that every view sees over the whole disc."""
     relative = seen_heights(geometry, radius_mm, edge_px) - geometry.poses[:, 2:3]
@@ -111,8 +115,10 @@ def slice_weights(
     found = np.empty((geometry.n_views, heights_mm.size), dtype=np.float32)
     for track in orbits.tracks:
         sources, own = turn_heights(track, track.angles_rad)
-        shares = _shares(sources, heights_mm, reach)
-        found[track.views] = shares[own, np.arange(track.views.size)]
+        # In pieces: all turns at once for every slice would be a multiple of what is kept.
+        for start in range(0, heights_mm.size, _SLICES):
+            shares = _shares(sources, heights_mm[start : start + _SLICES], reach)
+            found[track.views, start : start + _SLICES] = shares[own, np.arange(track.views.size)]
     return found
 
 
