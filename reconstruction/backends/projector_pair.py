@@ -88,10 +88,11 @@ def project_rays(volume, poses, pitch, samples, out, column_start, column_stop):
                 first, last = _cut(first, last, z0, rz, nz)
                 subtotal = 0.0
                 for k in range(first, last + 1):
-                    b, z = b0 + k * rb, z0 + k * rz
-                    ib, iz = math.floor(b), math.floor(z)
+                    # Counted in the padding, so never negative: cutting off is rounding down.
+                    b, z = b0 + PAD + k * rb, z0 + PAD + k * rz
+                    ib, iz = int(b), int(z)
                     fb, fz = np.float32(b - ib), np.float32(z - iz)
-                    at = np.uintp((k + PAD) * step_a + (ib + PAD) * step_b + iz + PAD)
+                    at = np.uintp((k + PAD) * step_a + ib * step_b + iz)
                     lower = voxels[at] + fz * (voxels[at + ONE] - voxels[at])
                     at += np.uintp(step_b)
                     upper = voxels[at] + fz * (voxels[at + ONE] - voxels[at])
@@ -138,10 +139,10 @@ def back_project_planes(lines, poses, pitch, samples, volume, along_x, plane_sta
                     length = math.sqrt(pa * pa + (rb * pb) ** 2 + (rz * pitch[2]) ** 2)
                     amount = np.float32(value * length * share)
                     for k in range(max(first, plane_start), min(last + 1, plane_stop)):
-                        b, z = b0 + k * rb, z0 + k * rz
-                        ib, iz = math.floor(b), math.floor(z)
+                        b, z = b0 + PAD + k * rb, z0 + PAD + k * rz
+                        ib, iz = int(b), int(z)
                         fb, fz = np.float32(b - ib), np.float32(z - iz)
-                        at = np.uintp((k + PAD) * step_a + (ib + PAD) * step_b + iz + PAD)
+                        at = np.uintp((k + PAD) * step_a + ib * step_b + iz)
                         upper = amount * fb
                         lower = amount - upper
                         part = lower * fz
