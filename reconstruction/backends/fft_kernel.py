@@ -37,7 +37,7 @@ _F32, _I64 = ir.FloatType(), ir.IntType(64)
 RADICES = (8, 4, 2, 3, 5)
 _R2, _R3, _R4, _R5, _R8 = ((0,) * n for n in (2, 3, 4, 5, 8))
 _PLAIN, _TURNED = (0,), (0, 0)
-FAST = {"fastmath": True, "nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
+_FAST = {"fastmath": True, "nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ def _pass(isa_tag, radix_tag, inverse_tag, base, half, length, table):
             )
 
 
-@nb.njit(**FAST)
+@nb.njit(**_FAST)
 def _run_pass(isa_tag, inverse_tag, base, half, length, radix, table):
     if radix == 8:
         _pass(isa_tag, _R8, inverse_tag, base, half, length, table)
@@ -305,7 +305,7 @@ def _run_pass(isa_tag, inverse_tag, base, half, length, radix, table):
         _pass(isa_tag, _R5, inverse_tag, base, half, length, table)
 
 
-@nb.njit(**FAST)
+@nb.njit(**_FAST)
 def convolve_rows(isa_tag, buffer, n_fft, radices, twiddles, pairs, factors):
     """Convolve the rows of a buffer (n_fft x lanes float32, lanes fastest) in place; the tables are a `RowFft`'s."""
     half = n_fft // 2

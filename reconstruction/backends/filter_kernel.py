@@ -19,31 +19,26 @@ _F = np.float32
 
 
 @nb.njit(**FAST)
-def ray_weights(pose, panel, row_start, redundancy, weights):
+def cosine_weights(pose, panel, row_start, redundancy, weights):
     """Fill weights (col, row) with the cosine to the line from source to axis times the redundancy of the column.
 
-    pose (12,): source, detector centre, u step, v step; panel: (rows, cols); redundancy (col,) float64.  Rows beyond
-    the band (the spare ones of the last vector) are filled too.
+    pose (12,): source, detector centre, u step, v step of an upright panel; panel: (rows, cols); redundancy (col,)
+    float64.  Rows beyond the band (the spare ones of the last vector) are filled too.
     """
     n_rows_panel, n_cols_panel = panel
     n_cols, n_rows = weights.shape
     radius = math.hypot(pose[0], pose[1])
     tx, ty = -pose[0] / radius, -pose[1] / radius
-    v2 = pose[9] * pose[9] + pose[10] * pose[10] + pose[11] * pose[11]
-    climb = pose[9] * tx + pose[10] * ty
     j0 = row_start - (n_rows_panel - 1) / 2
     for c in range(n_cols):
         i = c - (n_cols_panel - 1) / 2
         rx, ry = pose[3] - pose[0] + i * pose[6], pose[4] - pose[1] + i * pose[7]
         rz = pose[5] - pose[2] + i * pose[8]
-        share = redundancy[c]
-        toward = (rx * tx + ry * ty) * share
-        rise = climb * share
-        r2 = rx * rx + ry * ry + rz * rz
-        rv = 2 * (rx * pose[9] + ry * pose[10] + rz * pose[11])
+        toward = (rx * tx + ry * ty) * redundancy[c]
+        level2 = rx * rx + ry * ry
         for r in range(n_rows):
-            j = j0 + r
-            weights[c, r] = (toward + j * rise) / math.sqrt(r2 + j * (rv + j * v2))
+            height = rz + (j0 + r) * pose[11]
+            weights[c, r] = toward / math.sqrt(level2 + height * height)
 
 
 @nb.njit(**FAST)

@@ -19,7 +19,7 @@ import numpy as np
 from reconstruction.backends import upright_kernels as kernels
 from reconstruction.backends.any_pose_kernel import back_project_any_pose
 from reconstruction.backends.fft_kernel import plan_rows
-from reconstruction.backends.filter_kernel import filter_into_view, filter_rows, ray_weights
+from reconstruction.backends.filter_kernel import cosine_weights, filter_into_view, filter_rows
 from reconstruction.backends.resampling_kernel import blend_frame, resample_frame
 from reconstruction.backends.simd import ISA_TAGS, LANES, MAX_STEP_ROWS, host_features
 from reconstruction.projection import projection_matrices
@@ -205,19 +205,18 @@ class _RowFilter:
             return self._shared[row_start, n_rows]
 
     def _make_weights(self, view_index: int, row_start: int, n_rows: int) -> Float32Array:
-        """`SlabSetup.ray_weights` of one view, the cosine by a kernel."""
+        """`SlabSetup.ray_weights` of one view; those of an upright panel by a kernel."""
         geometry = self.setup.geometry
         weights = np.empty((geometry.n_cols, n_rows + self.lanes), dtype=np.float32)
-        shares = np.asarray(self.setup.redundancy.factors(geometry, view_index, row_start, row_start + n_rows))
-        of_columns = np.ones(geometry.n_cols)
-        # Of an upright panel they depend on the column alone, and all rows are one.
-        by_column = shares.ndim == 2 and shares.strides[0] == 0
-        if by_column:
-            of_columns[:] = shares[0]
-        panel = (geometry.n_rows, geometry.n_cols)
-        ray_weights(np.array(geometry.poses[view_index]), panel, row_start, of_columns, weights)
-        if shares.ndim == 2 and not by_column:
-            weights[:, :n_rows] *= shares.T
+        pose = np.array(geometry.poses[view_index])
+        if pose[9] or pose[10]:
+            weights[:, :n_rows] = self.setup.ray_weights(view_index, row_start, row_start + n_rows).T
+            weights[:, n_rows:] = 0
+            return weights
+        # The redundancy of an upright panel's rays depends on the column alone.
+        shares = np.asarray(self.setup.redundancy.factors(geometry, view_index, row_start, row_start + 1))
+        of_columns = np.broadcast_to(shares, (1, geometry.n_cols))[0].astype(np.float64)
+        cosine_weights(pose, (geometry.n_rows, geometry.n_cols), row_start, of_columns, weights)
         return weights
 
 

@@ -30,8 +30,7 @@ ISA_TAGS: dict[str, tuple[int, ...]] = {"avx512": (0,), "avx2": (0, 0), "portabl
 LANES: dict[str, int] = {"avx512": 16, "avx2": 8, "portable": 8}
 _ISA_OF_TAG_LENGTH = {len(tag): name for name, tag in ISA_TAGS.items()}
 FAST_FLAGS = ("fast",)
-#: For what must come out the same in every variant of a step: multiply and add may fuse, nothing is reordered.
-_FUSED = ("contract",)
+#: For what must come out the same in every variant of a step: nothing is reordered, and only `_Emitter.fma` fuses.
 _ORDERED = ()
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
@@ -41,7 +40,7 @@ def host_features() -> dict[str, bool]:
     features = binding.get_host_cpu_features()
     return {
         "avx512": bool(features.get("avx512f")),
-        "avx2": bool(features.get("avx2")),
+        "avx2": bool(features.get("avx2")) and bool(features.get("fma")),
         "portable": True,
     }
 
@@ -95,13 +94,17 @@ class _Emitter:
         """Whole and fractional rows of the run: fraction + lane * step."""
         return self.whole_and_part(self.line(fraction, step))
 
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        """``x y + z``, rounded once where the instruction set can."""
+        if self.isa == "portable":
+            return self.b.fadd(self.b.fmul(x, y, flags=_ORDERED), z, flags=_ORDERED)
+        kind = ir.FunctionType(self.vf, [self.vf] * 3)
+        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, f"llvm.fma.v{self.lanes}f32"), [x, y, z])
+
     def blend(self, column: Any, next_column: Any, w0: Any, w1: Any, offset: int) -> Any:
         """Weighted sum of the same rows of two detector columns."""
-        return self.b.fadd(
-            self.b.fmul(w0, self.load(column, offset), flags=_FUSED),
-            self.b.fmul(w1, self.load(next_column, offset), flags=_FUSED),
-            flags=_FUSED,
-        )
+        other = self.b.fmul(w1, self.load(next_column, offset), flags=_ORDERED)
+        return self.fma(w0, self.load(column, offset), other)
 
     def pick_neighbours(self, low: Any, high: Any, whole: Any) -> tuple[Any, Any]:
         """Elements `whole` and `whole + 1` of the 2 x lanes rows in (low, high)."""
@@ -188,16 +191,16 @@ class _Emitter:
     def line(self, first: Any, step: Any) -> Any:
         """The values first + lane * step."""
         lane = ir.Constant(self.vf, [float(k) for k in range(self.lanes)])
-        return self.b.fadd(self.splat(first), self.b.fmul(self.splat(step), lane, flags=FAST_FLAGS), flags=FAST_FLAGS)
+        return self.fma(self.splat(step), lane, self.splat(first))
 
     def whole_and_part(self, values: Any) -> tuple[Any, Any]:
         """Integer and fractional parts of values of at least 0."""
         whole = self.b.fptosi(values, self.vi)
-        return whole, self.b.fsub(values, self.b.sitofp(whole, self.vf), flags=FAST_FLAGS)
+        return whole, self.b.fsub(values, self.b.sitofp(whole, self.vf), flags=_ORDERED)
 
     def mix(self, here: Any, there: Any, share: Any) -> Any:
         """Linear interpolation."""
-        return self.b.fadd(here, self.b.fmul(share, self.b.fsub(there, here, flags=_FUSED), flags=_FUSED), flags=_FUSED)
+        return self.fma(share, self.b.fsub(there, here, flags=_ORDERED), here)
 
     def weighted_sum(self, weights: Any, values: Any) -> Any:
         """Sum of products."""
@@ -289,10 +292,13 @@ def add_views(
             )
             whole, part = emit.ramp(fraction, step)
             term = emit.sample(column, args[4], emit.splat(w0), emit.splat(w1), whole, part)
-            if weighted:
-                term = builder.fmul(term, emit.load(factor), flags=_ORDERED)
             term = emit.kept(emit.between(low, high) if masked else None, term)
-            total = term if total is None else builder.fadd(total, term, flags=_ORDERED)
+            if weighted:
+                # The product fuses with the sum in either variant.
+                share = emit.load(factor)
+                total = builder.fmul(term, share, flags=_ORDERED) if total is None else emit.fma(term, share, total)
+            else:
+                total = term if total is None else builder.fadd(total, term, flags=_ORDERED)
         emit.add_to(args[5], total)
         return context.get_dummy_value()
 

@@ -29,7 +29,15 @@ SPARE_FLOATS = 64
 #: Slices of a volume are held in whole runs of the widest instruction set.
 SLICE_UNIT = 16
 TILE = 16
-FAST = {"fastmath": True, "nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
+#: No reordering of sums: numba gives these flags to the intrinsics' instructions too, and a voxel's bits must be the
+#: same in every variant of a step.
+FAST = {
+    "fastmath": {"nnan", "ninf", "nsz", "arcp", "contract"},
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "cache": True,
+}
 _F = np.float32
 _PLAIN, _MASKED = (0,), (0, 0)
 #: Vector loads of a run that starts below the panel reach back by less than this.

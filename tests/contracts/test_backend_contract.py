@@ -2,6 +2,7 @@
 """What every back end must do, judged by the plain one and by exact projections of a cylinder."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from reconstruction.errors import BackendUnavailableError, GeometryError, Parame
 from reconstruction.fdk import FdkParameters, prepare, reconstruct
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from reconstruction.slabs import cut_slabs, view_batches
+from reconstruction.virtual_views import VirtualViews
 
 #: The GPU's back end with its kernels compiled for the host, under a name that only this suite knows.
 CUDA_HOST = "cuda-host"
@@ -55,15 +57,12 @@ def off(got, expected):
 
 
 @pytest.mark.parametrize("name", FAST_BACKENDS)
-@pytest.mark.parametrize("kernel", ["four_fold", "circular", "any_pose"])
+@pytest.mark.parametrize("kernel", ["four_fold", "upright", "any_pose"])
 def test_every_kernel_agrees_with_the_judge(name, kernel, projections, judged):
     usable(name)
-    setup = prepare(geometry_of(), GRID, FdkParameters())
-    assert setup.quarter == 10
-    got = reconstruct(
-        projections, geometry_of(), GRID, backend=name, four_fold=kernel == "four_fold",
-        force_general=kernel == "any_pose", batch_views=16, threads=2,
-    )  # fmt: skip
+    choice = {"four_fold": kernel == "four_fold", "force_general": kernel == "any_pose"}
+    assert prepare(geometry_of(), GRID, FdkParameters(), **choice).kernel == kernel
+    got = reconstruct(projections, geometry_of(), GRID, backend=name, batch_views=16, threads=2, **choice)
     assert got.dtype == np.float32
     assert off(got, judged) < 1e-5
 
@@ -95,25 +94,129 @@ def test_clockwise_turns_and_unequal_steps_agree_too(name, sense, projections):
 
 
 @pytest.mark.parametrize("name", FAST_BACKENDS)
-def test_coarse_voxels_take_the_scalar_kernel(name, projections):
+def test_coarse_voxels_agree_too(name, projections):
     usable(name)
     grid = VolumeGrid((10, 8, 8), (3.0, 3.0, 3.0))
     got = reconstruct(projections, geometry_of(), grid, backend=name)
     assert off(got, reconstruct(projections, geometry_of(), grid, backend="numpy_reference")) < 1e-5
 
 
-@pytest.mark.parametrize("name", FAST_BACKENDS)
-def test_tilted_and_shifted_poses_agree_with_the_judge(name, projections):
-    usable(name)
-    poses = geometry_of().poses.copy()
+def moved(n_views=40, *, tilt=0.0):
+    """Views off their circle, with the panel tilted by up to `tilt`."""
+    poses = geometry_of(n_views).poses.copy()
     rng = np.random.default_rng(8)
-    poses[:, 2] += rng.uniform(-1, 1, 40)
-    poses[:, 3:6] += rng.uniform(-0.5, 0.5, (40, 3))
-    poses[:, 9:11] += rng.uniform(-0.02, 0.02, (40, 2))
-    geometry = ConeBeamGeometry(poses, 64, 48)
-    assert geometry.circular_orbit is None
-    got = reconstruct(projections, geometry, GRID, backend=name)
-    assert off(got, reconstruct(projections, geometry, GRID, backend="numpy_reference")) < 1e-5
+    poses[:, 2] += rng.uniform(-1, 1, n_views)
+    poses[:, 3:6] += rng.uniform(-0.5, 0.5, (n_views, 3))
+    poses[:, 9:11] += rng.uniform(-tilt, tilt, (n_views, 2))
+    return ConeBeamGeometry(poses, 64, 48)
+
+
+def climbing(n_views, turn_views, pitch_mm, *, steps=False):
+    """A helix, or a stack of circles, of `pitch_mm` a turn."""
+    angles = 0.3 + np.arange(n_views) * 2 * math.pi / turn_views
+    poses = geometry_of(angles_rad=angles).poses.copy()
+    turns = np.arange(n_views) // turn_views if steps else np.arange(n_views) / turn_views
+    for axis in (2, 5):
+        poses[:, axis] += (turns - turns.mean()) * pitch_mm
+    return ConeBeamGeometry(poses, 64, 48)
+
+
+def short_arc():
+    return geometry_of(angles_rad=np.linspace(0, 4.2, 30))
+
+
+TALL = VolumeGrid((64, 16, 16), (0.8, 1.2, 1.2))
+#: Name -> geometry, grid, parameters, and the kernel that is to run.
+SCANS = {
+    "shifted": (moved(), GRID, {}, "upright"),
+    "tilted, set upright": (moved(tilt=0.02), GRID, {}, "upright"),
+    "tilted, general": (moved(tilt=0.02), GRID, {"tilted": "general"}, "any_pose"),
+    "helix": (climbing(67, 22, 15.0), TALL, {}, "upright"),
+    "stack": (climbing(63, 21, 22.0, steps=True), TALL, {}, "upright"),
+    "short arc": (short_arc(), GRID, {}, "upright"),
+    "short arc, Parker": (short_arc(), GRID, {"redundancy": "parker"}, "upright"),
+    "offset panel": (geometry_of(n_cols=40, offset_u_mm=9.0), GRID, {}, "four_fold"),
+    "continued rows": (geometry_of(39), GRID, {"truncation_padding": 0.3}, "upright"),
+    "value outside": (geometry_of(39), GRID, {"outside_value": -1.0}, "upright"),
+    "beyond the panel": (geometry_of(), VolumeGrid((96, 24, 24), (0.8, 1.0, 1.0)), {}, "four_fold"),
+    "region beside the axis": (moved(), VolumeGrid((20, 9, 11), (0.5, 0.6, 0.7), (3.0, -4.0, 1.0)), {}, "upright"),
+}
+#: Each path once: ``numba`` is one of the others.
+PATHS = [name for name in FAST_BACKENDS if name != "numba"]
+
+
+@pytest.fixture(scope="module")
+def judged_scans():
+    """What the judge makes of a scan, once for all back ends."""
+    made = {}
+
+    def judge(scan):
+        if scan not in made:
+            geometry, grid, parameters, _ = SCANS[scan]
+            shape = (geometry.n_views, geometry.n_rows, geometry.n_cols)
+            lines = np.random.default_rng(3).random(shape, dtype=np.float32)
+            volume = reconstruct(lines, geometry, grid, FdkParameters(**parameters), backend="numpy_reference")
+            made[scan] = lines, volume
+        return made[scan]
+
+    return judge
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("scan", SCANS)
+def test_every_orbit_agrees_with_the_judge_and_slabs_do_not_change_a_bit(name, scan, judged_scans):
+    usable(name)
+    geometry, grid, parameters, kernel = SCANS[scan]
+    lines, expected = judged_scans(scan)
+    chosen = FdkParameters(**parameters)
+    assert prepare(geometry, grid, chosen).kernel == kernel
+    whole = reconstruct(lines, geometry, grid, chosen, backend=name, threads=1)
+    assert off(whole, expected) < 1e-5
+    parts = [
+        reconstruct(lines, geometry, grid, chosen, backend=name, slab=slab, threads=2, batch_views=14)
+        for slab in cut_slabs(grid.shape[0], 4)
+    ]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("scan", ["helix", "stack"])
+def test_the_general_kernel_shares_slices_too(name, scan, judged_scans):
+    usable(name)
+    geometry, grid, _, _ = SCANS[scan]
+    lines, expected = judged_scans(scan)
+    setup = prepare(geometry, grid, FdkParameters(), force_general=True)
+    assert setup.kernel == "any_pose"
+    assert setup.slice_weights is not None
+    assert off(reconstruct(lines, geometry, grid, backend=name, force_general=True), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("n_slots", [1, 2])
+def test_virtual_views_agree_with_the_plain_way(name, n_slots):
+    usable(name)
+    geometry, n_views, n_rows, n_cols = geometry_of(3, n_rows=40, n_cols=50), 3, 36, 31
+    rng = np.random.default_rng(6)
+    frames = [[rng.random((30, n_cols), dtype=np.float32) for _ in range(n_slots)] for _ in range(n_views)]
+    maps = np.zeros((n_views, n_slots, 3, 3))
+    maps[..., [0, 1, 2], [0, 1, 2]] = 1.0
+    maps += rng.uniform(-0.02, 0.02, maps.shape) * np.array([[1, 1, 0], [1, 1, 0], [1e-2, 1e-2, 0]])
+    maps[..., 0, 2] = -20.0 * np.arange(n_slots) + 0.3
+    maps[..., 1, 2] = -1.7
+    indices = np.arange(n_views * n_slots).reshape(n_views, n_slots)
+    indices[0, 1:] = -1
+    virtual = VirtualViews(indices, maps, 6.0, n_rows, n_cols, rectified=True, merged=n_slots > 1)
+    setup = replace(prepare(geometry_of(), GRID, FdkParameters()), geometry=geometry, virtual=virtual)
+    views = np.array([2, 0])
+    chosen = [frames[view] for view in views]
+    bounds = {"frame_row_start": 3, "row_start": 5, "row_stop": 38}
+    expected = load_backend("numpy_reference").resample(setup, chosen, views, **bounds)
+    got = load_backend(name).resample(setup, chosen, views, threads=2, **bounds)
+    assert got.shape == (2, 33, 50)
+    assert got.dtype == np.float32
+    assert (expected == 0).any()
+    assert (expected != 0).any()
+    assert off(got, expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", EXACT_BACKENDS)
