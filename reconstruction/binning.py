@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def binned_geometry(geometry: ConeBeamGeometry, factor: int) -> ConeBeamGeometry:
     """Return the geometry of a panel of factor x factor blocks of pixels; what fills no block is left out.
 
+    A block with a column that measures nothing is a gap itself.
+
     Raises
     ------
     GeometryError
@@ -34,7 +36,19 @@ def binned_geometry(geometry: ConeBeamGeometry, factor: int) -> ConeBeamGeometry
     u_step, v_step = geometry.poses[:, 6:9], geometry.poses[:, 9:12]
     poses[:, 3:6] += (n_cols * factor - geometry.n_cols) / 2 * u_step + (n_rows * factor - geometry.n_rows) / 2 * v_step
     poses[:, 6:12] *= factor
-    return ConeBeamGeometry(poses, n_rows, n_cols)
+    return ConeBeamGeometry(poses, n_rows, n_cols, _binned_gaps(geometry.column_gaps, factor, n_cols))
+
+
+def _binned_gaps(gaps: tuple[tuple[int, int], ...], factor: int, n_cols: int) -> tuple[tuple[int, int], ...]:
+    """Blocks of columns that hold a column of a gap; gaps that meet become one."""
+    found: list[tuple[int, int]] = []
+    for start, stop in gaps:
+        first, last = start // factor, min(-(-stop // factor), n_cols)
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        elif first < last:
+            found.append((first, last))
+    return tuple(found)
 
 
 def cropped_geometry(geometry: ConeBeamGeometry, row_start: int, row_stop: int) -> ConeBeamGeometry:

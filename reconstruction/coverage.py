@@ -149,10 +149,6 @@ def check_orbit(geometry: ConeBeamGeometry) -> None:
         raise GeometryError(f"{line} are measured by no view; {_smaller_field(reach_mm)}")
 
 
-#: The name that it had when only full turns were reconstructed.
-check_full_turn = check_orbit
-
-
 def check_reconstructable(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> None:
     """Refuse a scan whose field has lines that nothing measures, or slices between turns that nothing sees.
 

@@ -44,3 +44,13 @@ def test_blocks_are_means_and_the_rest_is_left_out():
     with pytest.raises(GeometryError, match="a panel of 3 x 48 pixels has no block of 4 x 4"):
         binned_geometry(orbit(3, 48), 4)
     assert binned_geometry(orbit(3, 48), 1).n_rows == 3
+
+
+def test_a_block_with_a_column_of_a_gap_is_a_gap():
+    angles = np.arange(4) * np.pi / 2
+    geometry = ConeBeamGeometry.circular(
+        sod_mm=100, sdd_mm=160, angles_rad=angles, n_rows=8, n_cols=31, pitch_u_mm=1, pitch_v_mm=1
+    )
+    gaps = ConeBeamGeometry(geometry.poses, 8, 31, ((3, 5), (7, 8), (20, 24), (29, 31)))
+    assert binned_geometry(gaps, 3).column_gaps == ((1, 3), (6, 8), (9, 10))
+    assert binned_geometry(gaps, 1) == gaps
