@@ -111,11 +111,11 @@ class Region:
         with np.errstate(invalid="ignore"):  # rays that miss the field are NaN, and not whole
             return np.asarray((np.minimum(near, far) >= low) & (np.maximum(near, far) <= high))
 
-    def crop(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Cut the wanted slab out of (z, y, x) of the region, 0 beyond the wanted field; a new array."""
+    def crop(self, volume: NDArray[np.float32], outside_value: float = 0.0) -> NDArray[np.float32]:
+        """Cut the wanted slab out of (z, y, x) of the region, with a value beyond the wanted field; a new array."""
         nz, ny, nx = self.wanted.shape
         part = volume[self.slab.z_start : self.slab.z_start + nz, self.y_start :, self.x_start :][:, :ny, :nx]
-        return np.where(_disc(self.wanted, self.wanted_radius_mm), part, np.float32(0))
+        return np.where(_disc(self.wanted, self.wanted_radius_mm), part, np.float32(outside_value))
 
 
 def make_region(

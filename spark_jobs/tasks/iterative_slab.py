@@ -31,7 +31,7 @@ def iterate_slab(run: OpenRun, bin_index: int, slab_index: int) -> tuple[NDArray
     Returns
     -------
     (z, y, x) float32, and figures: bytes read, values raised to the floor, updates, residuals
-        mu [1/mm] of the slab; 0 outside the field.
+        mu [1/mm] of the slab; the request's value outside the field.
     """
     plan, parameters = run.plan, run.plan.request.iterative
     assert parameters is not None
@@ -50,7 +50,7 @@ def iterate_slab(run: OpenRun, bin_index: int, slab_index: int) -> tuple[NDArray
     lines, corrector = _read_lines(run, bin_index, region)
     pair = open_pair(plan.backend, geometry, region.grid, region.band, threads=threads)
     solution = solve(pair, region, lines, parameters, tv_weight=weight)
-    return region.crop(solution.volume), {
+    return region.crop(solution.volume, plan.request.fdk.outside_value), {
         "read_bytes": read_bytes + corrector.read_bytes,
         "floored": asdict(corrector.floored),
         "updates": 2 * parameters.passes * region.grid.n_voxels * geometry.n_views,

@@ -143,7 +143,9 @@ def test_a_region_holds_all_that_whole_rays_cross():
     # Every ray that crosses the wanted slices in the field is whole.
     wanted = spread(geometry, region.radius_mm, 4.0, 8.0)
     assert low <= wanted[0] < wanted[1] <= high
-    assert region.crop(np.ones(region.grid.shape, dtype=np.float32)).shape == (4, 16, 16)
+    cropped = region.crop(np.ones(region.grid.shape, dtype=np.float32), -0.5)
+    assert cropped.shape == (4, 16, 16)
+    assert (cropped[0, 0, 0], cropped[0, 8, 8]) == (-0.5, 1.0)
 
 
 def test_a_point_that_few_views_see_is_refused():
