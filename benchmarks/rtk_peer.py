@@ -76,7 +76,8 @@ def _projection_origin(geometry: ConeBeamGeometry) -> tuple[float, float, float]
     return -orbit.center_col * orbit.pitch_u_mm, -orbit.center_row * orbit.pitch_v_mm, 0.0
 
 
-def _volume(grid: VolumeGrid) -> Any:
+def volume_image(grid: VolumeGrid) -> Any:
+    """An empty volume of RTK."""
     (nz, ny, nx), (pz, py, px), (ox, oy, oz) = grid.shape, grid.voxel_pitch_mm, grid.origin_mm
     return _constant((ny, nz, nx), (py, pz, px), (oy, oz, ox))
 
@@ -95,11 +96,22 @@ def shepp_logan(geometry: ConeBeamGeometry, grid: VolumeGrid, scale_mm: float) -
     project.SetPhantomScale(scale_mm)
     project.Update()
     draw = rtk.DrawSheppLoganFilter[image, image].New()
-    draw.SetInput(_volume(grid))
+    draw.SetInput(volume_image(grid))
     draw.SetPhantomScale(scale_mm)
     draw.Update()
     projections = itk.array_from_image(project.GetOutput()).astype(np.float32)
     return projections, to_zyx(itk.array_from_image(draw.GetOutput()))
+
+
+def projection_image(projections: NDArray[Any], geometry: ConeBeamGeometry) -> Any:
+    """The caller's projections (view, row, col) float32 as an image of RTK: a view, not a copy."""
+    import itk
+
+    pitch_v, pitch_u = geometry.pitch_mm
+    image = itk.image_view_from_array(projections)
+    image.SetSpacing([pitch_u, pitch_v, 1.0])
+    image.SetOrigin(list(_projection_origin(geometry)))
+    return image
 
 
 def to_zyx(array: NDArray[Any]) -> NDArray[Any]:
@@ -121,11 +133,8 @@ def fdk(
     from itk import RTK as rtk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
-    pitch_v, pitch_u = geometry.pitch_mm
-    image = itk.image_view_from_array(projections)
-    image.SetSpacing([pitch_u, pitch_v, 1.0])
-    image.SetOrigin(list(_projection_origin(geometry)))
-    geo, volume = rtk_geometry(geometry), _volume(grid)
+    image = projection_image(projections, geometry)
+    geo, volume = rtk_geometry(geometry), volume_image(grid)
     wall, cpu = time.perf_counter(), time.process_time()
     if weights:
         filters = {"parker": rtk.ParkerShortScanImageFilter, "wang": rtk.DisplacedDetectorImageFilter}

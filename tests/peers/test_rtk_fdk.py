@@ -32,7 +32,7 @@ def test_fdk_gives_rtks_numbers_on_rtks_projections(n_views, rtk):
     inside = (radius < 19)[None] & (np.abs(x)[:, None, None] < (34 * 0.82 * (200 - radius) / 280)[None])
     scale = np.sqrt(np.mean(expected[inside].astype(np.float64) ** 2))
     for name, lacking in list_backends().items():
-        if not lacking and name != "numpy_reference":
+        if not lacking and name not in ("numpy_reference", "cupy-float16", "astra"):
             got = reconstruct(projections, geometry, GRID, backend=name)
             rmse = np.sqrt(np.mean((got[inside].astype(np.float64) - expected[inside]) ** 2))
             assert rmse / scale < 2e-6, name

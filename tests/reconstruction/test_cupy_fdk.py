@@ -3,6 +3,7 @@
 
 import importlib
 import importlib.util
+import json
 import sys
 
 import numpy as np
@@ -96,3 +97,29 @@ def test_cupy_has_what_is_called():
     )
     for name in ("Memory", "Stream", "alloc_pinned_memory", "get_elapsed_time"):
         assert hasattr(cupy.cuda, name), name
+
+
+def test_the_benchmark_says_when_there_is_no_gpu(monkeypatch, capsys):
+    from benchmarks import fdk_gpu
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert fdk_gpu.main([]) == fdk_gpu.NO_GPU
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("No figure without a GPU: the package CuPy cannot be imported")
+    assert said.err.count("\n") == 1
+
+
+def test_the_benchmark_runs_on_a_stand_in(cupy, capsys, monkeypatch):
+    from benchmarks import fdk_gpu
+
+    # itk is not imported into the tests' own process.
+    monkeypatch.setattr(fdk_gpu, "rtk_on_gpu", lambda *_: (None, "not tried"))
+    assert fdk_gpu.main(["--size", "16", "--views", "12", "--repeats", "1"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["device"] == "a stand-in"
+    assert set(found["seconds"]) >= set(fdk_gpu.OURS)
+    assert found["rel_rmse"]["cupy-linear"] == found["rel_rmse"]["cupy-layered"] < 1e-6
+    assert found["rel_rmse"]["cupy-float16-linear"] < 3e-4
+    assert found["missing"]["rtk-cuda"] == "not tried"
+    assert set(found["peer_over_ours"]) == set(found["seconds"]) - set(fdk_gpu.OURS)
