@@ -20,7 +20,7 @@ TALL = VolumeGrid((21, 48, 48), (1.0, 0.6, 0.6))
 FLAT = VolumeGrid((3, 48, 48), (1.0, 0.6, 0.6))
 
 
-def mu_of_cylinder(n_views, pitch_mm, offset_share, arc_deg, n_cols=128):
+def mu_of_cylinder(n_views, pitch_mm, offset_share, arc_deg, n_cols=128, backend=JUDGE):
     """Mean mu in a cylinder over its truth; None where the scan was refused."""
     step = arc_deg / n_views
     geometry = ConeBeamGeometry.circular(
@@ -33,7 +33,7 @@ def mu_of_cylinder(n_views, pitch_mm, offset_share, arc_deg, n_cols=128):
     grid = VolumeGrid((1, n, n), (pitch_mm, 2 * radius / n, 2 * radius / n))
     body = Phantom((Cylinder((0.0, 0.0, 0.0), (0.7 * radius, 0.7 * radius, 50.0), MU),))
     try:
-        volume = reconstruct(forward_project(body, geometry), geometry, grid, backend=JUDGE)
+        volume = reconstruct(forward_project(body, geometry), geometry, grid, backend=backend)
     except GeometryError:
         short = 100 * math.sin(math.atan((0.5 - offset_share) * n_cols * pitch_mm / 160))
         needed = 180 + 2 * math.degrees(math.asin(radius / 100))
@@ -61,21 +61,22 @@ def test_mu_of_a_cylinder_is_right_or_the_scan_is_refused(n_views, pitch_mm, off
 
 
 @pytest.mark.slow
-def test_mu_of_a_cylinder_over_the_whole_grid():
-    """Views x pitch x offset x arc: within 0.5 %, or a refusal that is right."""
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("n_views", [90, 180, 360, 720, 1440])
+def test_mu_of_a_cylinder_over_the_whole_grid(n_views):
+    """Pitch x offset x arc: within 0.5 %, or a refusal that is right."""
     worst, done, refusals = 0.0, 0, 0
-    views, pitches = (90, 180, 360, 720, 1440), (0.03, 0.1, 0.2, 0.4)
-    for case in itertools.product(views, pitches, (0.0, 0.03, 0.1, 0.25, 0.45), (360, 330, 270, 215, 190)):
-        found = mu_of_cylinder(*case)
+    for case in itertools.product((0.03, 0.1, 0.2, 0.4), (0.0, 0.03, 0.1, 0.25, 0.45), (360, 330, 270, 215, 190)):
+        found = mu_of_cylinder(n_views, *case, backend="numba")
         if found is None:
             refusals += 1
             continue
         done += 1
         worst = max(worst, abs(found - 1))
         assert abs(found - 1) < 5e-3, case
-    print(f"mu of a cylinder: {done} scans within {100 * worst:.3f} %, {refusals} refused")
-    assert done > 200
-    assert refusals > 100
+    print(f"mu of a cylinder, {n_views} views: {done} scans within {100 * worst:.3f} %, {refusals} refused")
+    assert done >= 40
+    assert refusals >= 40
 
 
 def test_the_truncation_trap():
