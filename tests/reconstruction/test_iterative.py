@@ -85,7 +85,7 @@ def test_matter_around_a_small_volume_does_not_raise_mu():
     [
         IterativeParameters("os-sart", iterations=6),
         IterativeParameters("tv", iterations=10),
-        IterativeParameters("sirt", iterations=15),
+        IterativeParameters("sirt", iterations=10),
     ],
     ids=lambda parameters: parameters.method,
 )
