@@ -217,7 +217,7 @@ class AstraAccumulator:
         settings["option"] = {
             "ShortScan": setup.redundancy.method == "parker",
             "FilterType": parameters.filter_window,
-            "FilterD": parameters.cutoff,
+            "FilterD": parameters.cutoff,  # codespell:ignore FilterD
         }
         algorithm_id = astra.algorithm.create(settings)
         try:

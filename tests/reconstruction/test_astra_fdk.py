@@ -152,7 +152,8 @@ def test_a_slab_is_given_to_astra_once_all_views_came(monkeypatch):
     assert got.shape == (3, 16, 16)
     assert got[0, 8, 8] == lines.sum()
     assert got[0, 0, 0] == -1.0
-    assert astra.algorithm_settings["option"] == {"ShortScan": False, "FilterType": "hann", "FilterD": 0.7}
+    option = astra.algorithm_settings["option"]
+    assert option == {"ShortScan": False, "FilterType": "hann", "FilterD": 0.7}  # codespell:ignore FilterD
     (kind, projections, _), (_, volume, _) = astra.links.values()
     assert kind == "-sino"
     assert projections["shape"] == (setup.band.n_rows, 24, 48)
