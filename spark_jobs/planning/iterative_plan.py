@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 MOST_HALO_WORK = 2.0
 #: Voxel x view updates of the projector and of its transpose, and voxel steps of the denoiser, that one core does in a
 #: second (`benchmarks/iterative.py` prints them).
-UPDATES_PER_S = {"numba": 0.22e9, "numpy_reference": 1e6}
-DENOISE_VOXELS_PER_S = 0.15e9
+UPDATES_PER_S = {"numba": 0.19e9, "numpy_reference": 1e6}
+DENOISE_VOXELS_PER_S = 0.18e9
 
 
 @dataclass(frozen=True, slots=True)
