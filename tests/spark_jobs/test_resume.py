@@ -57,11 +57,33 @@ def stop_after_two(archive, **wanted):
     return str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def stopped_store(sample_store, tmp_path_factory, spark_session):
+    """A store that a job in two stages left when it was stopped, and what that job said."""
+    folder = tmp_path_factory.mktemp("stopped")
+    shutil.copytree(sample_store, folder / "store")
+    with sqlite_index(folder / "index.sqlite") as index:
+        said = stop_after_two(archive_at(folder, index, spark_session), mode="two_stage")
+    return folder / "store", said
+
+
+@pytest.fixture
+def stopped(stopped_store, tmp_path, spark_session):
+    """A copy of it, and an index as empty as that of the stopped job."""
+    shutil.copytree(stopped_store[0], tmp_path / "stopped" / "store")
+    with sqlite_index(tmp_path / "stopped" / "index.sqlite") as index:
+        yield archive_at(tmp_path / "stopped", index, spark_session)
+
+
 @pytest.mark.parametrize("mode", ["fused", "two_stage"])
-def test_a_stopped_job_goes_on_with_what_is_finished(archive, mode):
+def test_a_stopped_job_goes_on_with_what_is_finished(request, stopped_store, mode):
     from tests.support.spark_session import not_the_first_two
 
-    said = stop_after_two(archive, mode=mode)
+    if mode == "two_stage":
+        archive, said = request.getfixturevalue("stopped"), stopped_store[1]
+    else:
+        archive = request.getfixturevalue("archive")
+        said = stop_after_two(archive, mode=mode)
     assert said == "scan sample-marker: stopped after 2 of 6 slabs; the same request goes on there"
     run = run_of(archive)
     assert len(stopped_marks(archive.store, f"runs/{run}")) == 1
@@ -93,8 +115,8 @@ def test_a_stopped_job_goes_on_with_what_is_finished(archive, mode):
     assert [name for name in entries(archive, run) if not name.startswith("bad-pixels")] == left
 
 
-def test_a_short_pack_a_lost_band_and_a_lost_white_are_made_again(archive):
-    stop_after_two(archive, mode="two_stage")
+def test_a_short_pack_a_lost_band_and_a_lost_white_are_made_again(stopped):
+    archive = stopped
     run = run_of(archive)
     pack = archive.folder / "store" / archive.packs()[0]
     pack.write_bytes(pack.read_bytes()[:-1])
@@ -106,8 +128,8 @@ def test_a_short_pack_a_lost_band_and_a_lost_white_are_made_again(archive):
     assert archive.reconstruct(mode="two_stage", again=True).outcomes["identical"] == N_INSTANCES
 
 
-def test_a_damaged_band_fails_once_and_is_made_again(archive):
-    stop_after_two(archive, mode="two_stage")
+def test_a_damaged_band_fails_once_and_is_made_again(stopped):
+    archive = stopped
     for band in (archive.folder / "store" / "runs" / run_of(archive)).glob("bands-*-bin01/*.band"):
         content = bytearray(band.read_bytes())
         content[len(content) // 2] ^= 1
@@ -172,8 +194,8 @@ def test_an_error_of_who_is_asked_whether_to_stop_is_passed_on(archive):
         archive.reconstruct(slab_work=stays_from_two, options={"should_stop": lost})
 
 
-def test_what_a_stopped_job_left_is_swept_after_the_grace_time(archive):
-    stop_after_two(archive, mode="two_stage")
+def test_what_a_stopped_job_left_is_swept_after_the_grace_time(stopped):
+    archive = stopped
     archive.reconstruct(bins=(0,), run_id="another")  # an index without any instance sweeps nothing
     before = archive.packs()
     assert sweep_store(archive.store, archive.index, older_than_s=3600) == []
