@@ -10,6 +10,7 @@ import pytest
 
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.series import RunRecord, fix_bin, fix_run, read_run
+from spark_jobs.planning.view_groups import ViewGroup
 from spark_jobs.run_files.packs import (
     pack_path,
     stopped_marks,
@@ -120,8 +121,11 @@ def test_a_submit_finds_what_is_whole_and_deletes_the_other_records():
 
 def test_filtered_rows_of_other_memory_or_another_upload_lie_elsewhere():
     def stem(filter_rows=8, blocks=((0, 4), (4, 8))):
-        plan = SimpleNamespace(rows=(0, 40), filter_rows=filter_rows, request=SimpleNamespace(band_type="float32"))
-        return bands_stem("runs/r", plan, SimpleNamespace(view_blocks=blocks))
+        groups = tuple(ViewGroup(start, stop, (index,)) for index, (start, stop) in enumerate(blocks))
+        plan = SimpleNamespace(
+            rows=(0, 40), filter_rows=filter_rows, request=SimpleNamespace(band_type="float32"), groups=groups
+        )
+        return bands_stem("runs/r", plan)
 
     assert stem() == stem()
     assert len({stem(), stem(filter_rows=9), stem(blocks=((0, 8),))}) == 3
