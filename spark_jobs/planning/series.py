@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pacs.decimal_strings import rescale_for_range
 from pacs.description import Acquisition, EnergyBinLabel, Equipment, SeriesSpec, StudyContext
@@ -211,8 +214,9 @@ def _acquisition(scan: Scan) -> Acquisition:
     """How the projections were taken."""
     geometry, exposure = scan.geometry, scan.exposure
     assert geometry is not None
-    turn = geometry.source_angles_rad
-    counter_clockwise = len(turn) < 2 or (turn[1] - turn[0] + 3.14159265) % 6.2831853 >= 3.14159265
+    # Views of a stepped camera may stand at the same angle one after the other.
+    turns = np.mod(np.diff(geometry.source_angles_rad) + math.pi, 2 * math.pi) - math.pi
+    counter_clockwise = float(np.sign(np.round(turns, 9)).sum()) >= 0
     return Acquisition(
         kvp=exposure.kvp,
         tube_current_ma=exposure.tube_current_ma,

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from ingest.chunks import open_scan_chunks
@@ -141,6 +143,19 @@ def test_the_plan_says_what_is_done(stores):
     assert "resampled onto an upright one" in said["tilted"]
 
 
+def check_slices(images):
+    """Voxels that are no cubes lie where they belong, and those outside the field keep their value."""
+    images.sort(key=lambda image: image.InstanceNumber)
+    assert len(images) == 40
+    for image in images:
+        assert [float(p) for p in image.PixelSpacing] == [1.0, 1.0]
+        assert float(image.SliceThickness) == pytest.approx(0.7)
+        corner = image.pixel_array[0, 0] * float(image.RescaleSlope) + float(image.RescaleIntercept)
+        assert corner == pytest.approx(-0.5, abs=float(image.RescaleSlope))
+    places = np.array([[float(x) for x in image.ImagePositionPatient] for image in images])
+    assert np.linalg.norm(np.diff(places, axis=0), axis=1) == pytest.approx(np.full(39, 0.7))
+
+
 @pytest.mark.spark
 def test_series_of_all_orbits_hold_the_same_voxels(stores, spark_session):
     for name in ("stack", "helix", "merged"):
@@ -154,3 +169,5 @@ def test_series_of_all_orbits_hold_the_same_voxels(stores, spark_session):
             digests = [sha256_of_bytes(np.ascontiguousarray(s, dtype="<f4").data) for s in voxels]
             assert result.series[0].volume_sha256 == volume_digest(digests)
             assert result.report["path"] == list(plan.path)
+            images = [pydicom.dcmread(io.BytesIO(content)) for content in archive.part10(result).values()]
+            check_slices([image for image in images if image.SeriesInstanceUID == result.series[0].series_uid])
