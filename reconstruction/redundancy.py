@@ -172,7 +172,7 @@ def _ring_tapers(tracks: tuple[Track, ...], field_rad: float) -> list[tuple[floa
 def _overlap_taper(overlap: float, track: Track) -> float:
     """Taper at an edge that another camera position covers, or that has a gap beside it."""
     least = max(_GAP_PIXELS * track.pixel_rad, _GAP_SHARE * (track.fan[1] - track.fan[0]))
-    return overlap if overlap > 0 else least
+    return max(overlap, least)
 
 
 def _outer_taper(reach: float, short: bool, track: Track) -> float:

@@ -189,3 +189,15 @@ def test_outside_value_region_of_interest_and_flat_voxels():
     beside = reconstruct(lines, geometry, part, parameters, backend=JUDGE)
     np.testing.assert_allclose(beside, volume[:, 10:30, 25:45], atol=2e-6)
     assert covered_radius_mm(geometry) > 12.5
+
+
+def test_a_narrow_overlap_of_camera_positions_leaves_no_ring():
+    """Positions that share two columns hand over within the rays that the opposite views measure too."""
+    grid = VolumeGrid((1, 60, 60), (1.0, 0.5, 0.5), (0.0, 0.0, 2.0))
+    narrow = {"n_cols": 45, "pitch_u_mm": 0.4, "n_rows": 20}
+    geometry = stepped((-25.0, -8.0, 9.0, 26.0), (0.0, 0.3, 0.6, 0.8), 180, **narrow)
+    wide = circle(degrees(0, 360, 2), n_cols=200, pitch_u_mm=0.4, n_rows=20)
+    got, expected = (reconstruct(forward_project(pillars(), g), g, grid, backend="numba")[0] for g in (geometry, wide))
+    x = (np.arange(60) - 29.5) * 0.5
+    inside = np.hypot(x[:, None], x[None, :]) < 11
+    assert float(np.sqrt(np.mean((got - expected)[inside] ** 2))) < 0.05 * MU
