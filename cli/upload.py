@@ -22,8 +22,8 @@ SourceArgument = Annotated[Path, typer.Argument(help="File or folder that the sc
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        "--format", help="Reader: nikon, merlin, nxtomo, dataexchange, htc, tiff or array.", metavar="NAME",
-        show_default="found by the files",
+        "--format", help="Reader: nikon, skyscan, zeiss, varian, elekta, pixet, merlin, nxtomo, dataexchange, htc, "
+        "dicom, exchange, tiff or array.", metavar="NAME", show_default="found by the files",
     ),
 ]  # fmt: skip
 DescriptionOption = Annotated[
