@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reconstruction.slabs import grouped_batches
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,7 +73,13 @@ class SlabStep:
         return np.concatenate(self.parts)
 
     def batches(self, max_views: int) -> Iterator[IndexArray]:
-        """Views to add together, at most so many, in the order in which they are added: so many of each group."""
+        """Views to add together, at most so many, in the order in which they are added: so many of each group.
+
+        Neighbours that a kernel adds at once stay together, so that no sum hangs on the number.
+        """
+        if len(self.parts) == 1:
+            yield from grouped_batches(self.parts[0], max_views)
+            return
         step = max(1, max_views // len(self.parts))
         for first in range(0, max(len(part) for part in self.parts), step):
             yield np.concatenate([part[first : first + step] for part in self.parts])

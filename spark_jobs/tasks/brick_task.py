@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconstruction.backends import load_backend
+from reconstruction.slabs import grouped_batches
 from spark_jobs.planning.brick_cut import brick_windows_of
 from spark_jobs.planning.plan import working_geometry
 from spark_jobs.run_files.brick_files import BrickFile, brick_path, read_brick, slices_of_a_read, write_brick
@@ -41,8 +42,7 @@ def back_project_brick(place: RunPlace, task: int) -> dict[str, Any]:
     for place_of_group, views, window in brick_windows_of(setup, plan.groups):
         filtered, n_bytes = read_window(run, bin_index, place_of_group, window, setup.ramp.n_out)
         read_bytes += n_bytes
-        for first in range(0, len(views), plan.batch_views):
-            some = views[first : first + plan.batch_views]
+        for some in grouped_batches(views, plan.batch_views):
             accumulator.add_filtered(views_of_group(filtered, plan.groups[place_of_group], some), some, window)
         # Not while the next group is read: the plan counts one.
         del filtered
