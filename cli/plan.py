@@ -176,6 +176,12 @@ def _described_scans(names: list[str]) -> list[StoredScan]:
     return [described_scan(scan_size(name)) for name in names]
 
 
+def _sides(made: ReconstructionPlan) -> str:
+    """Side of a cubic voxel, or its sides in x, y and z."""
+    z, y, x = made.grid.voxel_pitch_mm
+    return f"{y:.5g}" if x == y == z else f"{x:.5g} x {y:.5g} x {z:.5g}"
+
+
 def print_plan(made: ReconstructionPlan, cores: int) -> None:
     """Print a plan for people."""
     from spark_jobs.planning.plan_figures import expected_seconds
@@ -183,7 +189,7 @@ def print_plan(made: ReconstructionPlan, cores: int) -> None:
     nz, ny, nx = made.grid.shape
     cost = made.cost
     rows = [
-        ("volume", f"{nx} x {ny} x {nz} voxels of {made.grid.voxel_pitch_mm[1]:.5g} mm, field radius "
+        ("volume", f"{nx} x {ny} x {nz} voxels of {_sides(made)} mm, field radius "
                    f"{made.radius_mm:.4g} mm, {len(made.bins)} bin(s)"),
         method_row(made),
         ("back end", f"{made.backend}, kernel {made.kernel}"),
