@@ -163,7 +163,11 @@ def test_the_outcome_of_a_job_is_the_exit_code_of_who_waits(jobs, queue, monkeyp
         (("show", 9), 3, "there is no job 9"),
         (("wait", 9), 3, "there is no job 9"),
         (("submit", "plan", SCAN, "--after", 9), 3, "there is no job 9"),
-        (("submit", "colour", "--set", "a=1"), 3, "no kind of job is named 'colour'; there are plan, preview, reconstruct, sweep"),
+        (
+            ("submit", "colour", "--set", "a=1"),
+            3,
+            "no kind of job is named 'colour'; there are plan, preview, reconstruct, sweep",
+        ),
         (("submit", "plan", "--set", f"scan_id={SCAN}", "--set", "bans=1"), 3, "no parameter 'bans'"),
         (("submit", "plan", SCAN, "--filter", "box"), 3, "unknown filter window 'box'"),
         (("submit", "plan", "--parameters", "nowhere.json"), 2, "nowhere.json cannot be read"),
