@@ -14,6 +14,9 @@ import numpy as np
 from reconstruction.backends.simd import add_any_pose, lanes_of
 from reconstruction.backends.upright_kernels import FAST, TILE
 
+#: Numba's cache looks at a function's own file alone.  What is compiled from others stands here, so that a change of
+#: theirs changes this file too (a test holds it).
+COMPILED_WITH = {"simd": "748d07dd8ff0", "upright_kernels": "798ef4dca3b6"}
 _F = np.float32
 #: A run this close to the border is done voxel by voxel: rounding could reach one pixel too far.
 _BORDER = 1e-3

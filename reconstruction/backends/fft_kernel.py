@@ -8,9 +8,13 @@ back-projection wants it: rows fastest.
 A real row of length N is taken as N/2 complex numbers (even columns real, odd ones imaginary).  The forward transform
 decimates in frequency and leaves its output in digit-reversed order; the inverse one decimates in time and takes it so:
 no reordering.  Between the two each pair of frequencies (k, N/2 - k) is split into the spectra E and O of even and odd
-columns, multiplied by the real and even response H and joined again, which comes to::
+columns, these are joined to the row's spectrum at k and at k + N/2, multiplied by the real and even response H, and
+taken apart again::
 
-    Z'[k] = s Z[k] + d (w O + i conj(w) E),   s, d = (H[k] +- H[N/2 - k]) / 2,   w = exp(-2 pi i k / N)
+    A, B = H[k] (E + w O), H[N/2 - k] (E - w O),   Z'[k] = (A + B) / 2 + i conj(w) (A - B) / 2,   w = exp(-2 pi i k / N)
+
+The products stand before the sums: so what a ramp suppresses, the low frequencies where a row has most, leaves no
+rounding.
 
 (Cooley and Tukey 1965; Sorensen, Jones, Heideman and Burrus 1987 for the packing of real rows.)
 """
@@ -32,6 +36,9 @@ from reconstruction.backends.simd import FAST_FLAGS, emitter_of, lanes_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Numba's cache looks at a function's own file alone.  What is compiled from others stands here, so that a change of
+#: theirs changes this file too (a test holds it).
+COMPILED_WITH = {"simd": "748d07dd8ff0"}
 _F32, _I64 = ir.FloatType(), ir.IntType(64)
 #: Radices of the FFT's passes; their order and sizes are the plan's.
 RADICES = (8, 4, 2, 3, 5)
@@ -55,7 +62,7 @@ class RowFft:
     pairs : (pair, 2) int64
         Where the frequencies k and n_fft / 2 - k lie after the forward transform.
     factors : (pair, 4) float32
-        s, d, re w, im w of each pair, divided by n_fft / 2.
+        H[k] and H[n_fft / 2 - k] over 2 n_fft, re w, im w of each pair.
     """
 
     n_fft: int
@@ -82,14 +89,14 @@ def plan_rows(n_fft: int, response: NDArray[np.float64]) -> RowFft:
     k = np.arange(half // 2 + 1)
     mirror = (half - k) % half
     turn = np.exp(-2j * np.pi * k / n_fft)
-    s, d = (response[k] + response[half - k]) / n_fft, (response[k] - response[half - k]) / n_fft
+    here, there = response[k] / (2 * n_fft), response[half - k] / (2 * n_fft)
     flat = np.concatenate(twiddles) if twiddles else np.zeros(0, dtype=complex)
     return RowFft(
         n_fft=n_fft,
         radices=np.array(radices, dtype=np.int64),
         twiddles=np.column_stack([flat.real, flat.imag]).astype(np.float32).ravel(),
         pairs=np.column_stack([place[k], place[mirror]]),
-        factors=np.column_stack([s, d, turn.real, turn.imag]).astype(np.float32),
+        factors=np.column_stack([here, there, turn.real, turn.imag]).astype(np.float32),
     )
 
 
@@ -141,10 +148,14 @@ class _Complex:
             b.fadd(product(self.re, im), product(self.im, re), flags=FAST_FLAGS),
         )
 
+    def weighted(self, weight: Any) -> _Complex:
+        """Times a real vector."""
+        re, im = (self.b.fmul(part, weight, flags=FAST_FLAGS) for part in (self.re, self.im))
+        return _Complex(self.b, re, im)
+
     def scaled(self, factor: float) -> _Complex:
         """Times a real constant."""
-        c = ir.Constant(self.re.type, [factor] * self.re.type.count)
-        return _Complex(self.b, self.b.fmul(self.re, c, flags=FAST_FLAGS), self.b.fmul(self.im, c, flags=FAST_FLAGS))
+        return self.weighted(ir.Constant(self.re.type, [factor] * self.re.type.count))
 
 
 def _dft(values: list[_Complex], sign: int) -> list[_Complex]:
@@ -240,30 +251,14 @@ def filter_pair(typingctx, isa_tag, here, there, factors):
 
     def codegen(context, builder, signature, args):
         emit = emitter_of(builder, signature.args[0])
-        s, d, re, im = (emit.splat(emit.load_scalar(args[3], k)) for k in range(4))
+        low, high, re, im = (emit.splat(emit.load_scalar(args[3], k)) for k in range(4))
         z, mirror = _vectors_at(emit, args[1]), _vectors_at(emit, args[2])
         conjugate = _Complex(builder, mirror.re, builder.fneg(mirror.im))
-        even, odd = (z + conjugate).scaled(0.5), (z - conjugate).scaled(0.5).turned(-1)
-        p, q = odd.times(re, im), even.times(re, builder.fneg(im))
-
-        def joined(value: _Complex, re: Any, im: Any) -> _Complex:
-            parts = (
-                builder.fadd(
-                    builder.fmul(s, old, flags=FAST_FLAGS), builder.fmul(d, new, flags=FAST_FLAGS), flags=FAST_FLAGS
-                )
-                for old, new in ((value.re, re), (value.im, im))
-            )
-            return _Complex(builder, *parts)
-
-        def sum_of(x: Any, y: Any) -> Any:
-            return builder.fadd(x, y, flags=FAST_FLAGS)
-
-        def gap_of(x: Any, y: Any) -> Any:
-            return builder.fsub(x, y, flags=FAST_FLAGS)
-
-        # d (p + i q) for k and d (conj p + i conj q) for its mirror.
-        new = joined(z, gap_of(p.re, q.im), sum_of(p.im, q.re))
-        new_mirror = joined(mirror, sum_of(p.re, q.im), gap_of(q.re, p.im))
+        even, odd = z + conjugate, (z - conjugate).turned(-1).times(re, im)
+        upper, lower = (even + odd).weighted(low), (even - odd).weighted(high)
+        even, odd = upper + lower, (upper - lower).times(re, builder.fneg(im)).turned(1)
+        new, other = even + odd, even - odd
+        new_mirror = _Complex(builder, other.re, builder.fneg(other.im))
         _store_at(emit, args[1], new)
         _store_at(emit, args[2], new_mirror)
         return context.get_dummy_value()

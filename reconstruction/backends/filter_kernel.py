@@ -15,6 +15,9 @@ from reconstruction.backends.fft_kernel import convolve_rows
 from reconstruction.backends.simd import copy_scaled, lanes_of, load_column
 from reconstruction.backends.upright_kernels import FAST
 
+#: Numba's cache looks at a function's own file alone.  What is compiled from others stands here, so that a change of
+#: theirs changes this file too (a test holds it).
+COMPILED_WITH = {"fft_kernel": "89a57076de18", "simd": "748d07dd8ff0", "upright_kernels": "798ef4dca3b6"}
 _F = np.float32
 
 

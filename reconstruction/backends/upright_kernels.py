@@ -38,6 +38,9 @@ FAST = {
     "boundscheck": False,
     "cache": True,
 }
+#: Numba's cache looks at a function's own file alone.  What is compiled from others stands here, so that a change of
+#: theirs changes this file too (a test holds it).
+COMPILED_WITH = {"simd": "748d07dd8ff0"}
 _F = np.float32
 _PLAIN, _MASKED = (0,), (0, 0)
 #: Vector loads of a run that starts below the panel reach back by less than this.

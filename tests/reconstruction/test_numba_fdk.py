@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numba back end's own parts: the FFT of rows in lanes, what a row's bits depend on, groups of views."""
 
+import hashlib
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import reconstruction.backends
 from reconstruction.backends import load_backend
 from reconstruction.backends.fft_kernel import convolve_rows, plan_rows
 from reconstruction.backends.simd import ISA_TAGS, LANES, host_features
@@ -73,3 +77,28 @@ def test_batches_split_no_four_neighbours():
     assert [b.tolist() for b in grouped_batches(some, 4)] == [[3, 5, 6, 7], [9, 10, 13]]
     with pytest.raises(MemoryBudgetError, match="room for 4 views"):
         grouped_batches(some, 3)
+
+
+def test_kernels_name_what_they_are_compiled_from():
+    """Numba's cache looks at a function's own file alone: a change in another must change that file as well."""
+    folder = Path(reconstruction.backends.__file__).parent
+    named = 0
+    for path in sorted(folder.glob("*kernel*.py")):
+        text = path.read_text()
+        others = sorted(set(re.findall(r"^from reconstruction\.backends\.(\w+) import", text, flags=re.MULTILINE)))
+        if others:
+            named += 1
+            sums = {other: hashlib.sha256((folder / f"{other}.py").read_bytes()).hexdigest()[:12] for other in others}
+            line = "COMPILED_WITH = {" + ", ".join(f'"{other}": "{digest}"' for other, digest in sums.items()) + "}"
+            assert line in text.splitlines(), f"{path.name} must hold: {line}"
+    assert named >= 5
+
+
+def test_a_constant_row_keeps_no_rounding_of_what_the_ramp_suppresses():
+    geometry = geometry_of(8, n_cols=512)
+    setup = prepare(geometry, GRID, FdkParameters())
+    lines = np.ones((1, 52, 512), dtype=np.float32)
+    expected = load_backend("numpy_reference").filter_rows(setup, lines, np.arange(1), row_start=0)
+    for isa in PATHS:
+        got = load_backend(f"numba-{isa}").filter_rows(setup, lines, np.arange(1), row_start=0)
+        assert abs(float((got - expected).mean(dtype=np.float64))) < 5e-7 * float(np.abs(expected).max())
