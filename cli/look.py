@@ -107,7 +107,7 @@ def sweep(
     shift-px moves the panel along its rows (the centre of rotation), shift-v-px along its columns, roll-deg turns it.
 
         conepacs sweep stone --from -2 --to 2
-        conepacs sweep stone --parameter roll-deg --from -0.5 --to 0.5 --steps 11 --z 8
+        conepacs sweep stone --parameter roll-deg --from -0.5 --to 0.5
         conepacs sweep stone --parameter filter --values ram-lak,shepp-logan,hann --score sharpness
     """
     from spark_jobs.looks.parameters import SweepParameters

@@ -63,7 +63,7 @@ def require_parsed(line: str) -> None:
 def test_verbs_are_those_that_were_promised():
     of = {name: {verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{name} ")} for name in ROOT.commands}
     assert {name for name, inner in of.items() if not inner} == {
-        "upload", "inspect", "plan", "reconstruct", "serve", "doctor", "demo",
+        "upload", "inspect", "plan", "preview", "sweep", "reconstruct", "serve", "doctor", "demo",
     }  # fmt: skip
     assert {name: inner for name, inner in of.items() if inner} == {
         "pacs": {"import", "find", "send", "get", "echo", "sweep"},
