@@ -108,7 +108,7 @@ def sweep(
 
         conepacs sweep stone --from -2 --to 2
         conepacs sweep stone --parameter roll-deg --from -0.5 --to 0.5
-        conepacs sweep stone --parameter filter --values ram-lak,shepp-logan,hann --score sharpness
+        conepacs sweep stone --parameter filter --values ram-lak,hann
     """
     from spark_jobs.looks.parameters import SweepParameters
 

@@ -56,7 +56,7 @@ CutoffOption = Annotated[
 ]  # fmt: skip
 OutsideOption = Annotated[
     float,
-    typer.Option("--outside", help="Value of voxels outside the field, mu in 1/mm.", metavar="MU", rich_help_panel=_VOLUME),
+    typer.Option("--outside", help="Value of voxels beyond the field, in 1/mm.", metavar="MU", rich_help_panel=_VOLUME),
 ]
 RedundancyOption = Annotated[
     str,
