@@ -79,7 +79,9 @@ def sweep(
     scan_id: ScanArgument,
     parameter: Annotated[
         str,
-        typer.Option("--parameter", help="shift-px, shift-v-px, roll-deg, cutoff or filter.", metavar="NAME"),
+        typer.Option(
+            "--parameter", help="What changes: shift-px, shift-v-px, roll-deg, cutoff or filter.", metavar="NAME"
+        ),
     ] = "shift-px",
     start: Annotated[float | None, typer.Option("--from", help="First value.", metavar="X")] = None,
     stop: Annotated[float | None, typer.Option("--to", help="Last value.", metavar="X")] = None,
@@ -88,7 +90,10 @@ def sweep(
         str | None, typer.Option("--values", help="The values themselves, with commas.", metavar="X,Y,...")
     ] = None,
     score: Annotated[
-        str, typer.Option("--score", help="entropy (less is better) or sharpness (more is).", metavar="NAME")
+        str,
+        typer.Option(
+            "--score", help="By which it is judged: entropy (less is better) or sharpness (more is).", metavar="NAME"
+        ),
     ] = "entropy",
     store: StoreOption = None,
     bin_index: BinOption = 0,
