@@ -87,6 +87,7 @@ class GeometrySection:
     center_col: float | None = None
     center_row: float | None = None
     roll_deg: float | None = None
+    column_gaps: tuple[tuple[int, int], ...] = ()
     z_mm: float = 0.0
     angles_deg: tuple[float, ...] | None = None
     angles_file: str | None = None
@@ -243,12 +244,14 @@ def build_geometry(
     where = f"{description.name}: [geometry]"
     _refuse_other_kinds(section, where)
     if section.kind == "poses":
-        return _geometry_from_poses(description, section, n_views, n_rows, n_cols, where)
+        posed = _geometry_from_poses(description, section, n_views, n_rows, n_cols, where)
+        return _with_gaps(description, section, posed, where)
     beta_rad = view_angles_rad(description, n_views)
     if section.kind == "parallel":
         pitch_u, pitch_v = _pitches(section)
         return ParallelBeam(tuple(beta_rad.tolist()), pitch_u, pitch_v)
-    return _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
+    circular = _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
+    return _with_gaps(description, section, circular, where)
 
 
 def override_geometry(
@@ -303,6 +306,7 @@ def override_geometry(
         offset_v_mm=_offset_v(description, section, geometry.n_rows, pitch_v, where),
         roll_rad=None if section.roll_deg is None else math.radians(section.roll_deg),
     )
+    placed = _with_gaps(description, section, placed, where)
     return placed, (f"The description overrides what the {source_format} files say of {', '.join(wanted)}.",)
 
 
@@ -339,13 +343,15 @@ def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.fl
 
 _ANGLE_KEYS = {"angles_deg", "angles_file", "angle_start_deg", "angle_step_deg", "arc_deg", "sense", "table_turns"}
 _PITCH_KEYS = {"pitch_mm", "pitch_u_mm", "pitch_v_mm"}
-_PANEL_KEYS = {"sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "roll_deg", "z_mm"}
+_PANEL_KEYS = {
+    "sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "roll_deg", "z_mm", "column_gaps",
+}  # fmt: skip
 #: What a ``[geometry]`` without a kind may correct in the cone beam that the files give.
-_OVERRIDES = ("center_col", "center_row", "offset_u_mm", "offset_v_mm", "roll_deg")
+_OVERRIDES = ("center_col", "center_row", "offset_u_mm", "offset_v_mm", "roll_deg", "column_gaps")
 _KEYS_OF_KIND = {
     "circular": _ANGLE_KEYS | _PITCH_KEYS | _PANEL_KEYS,
     "parallel": _ANGLE_KEYS | _PITCH_KEYS,
-    "poses": {"poses_file"},
+    "poses": {"poses_file", "column_gaps"},
 }
 
 
@@ -396,6 +402,21 @@ def _circular_geometry(
     except GeometryError as error:
         raise ScanDescriptionError(f"{where}: {error}") from error
     return place_panel(upright, roll_rad=math.radians(section.roll_deg)) if section.roll_deg else upright
+
+
+def _with_gaps(
+    description: ScanDescription, section: GeometrySection, geometry: ConeBeamGeometry, where: str
+) -> ConeBeamGeometry:
+    """The geometry with the gaps between chips, which count columns as the frames are stored."""
+    gaps, n_cols = section.column_gaps, geometry.n_cols
+    if not gaps:
+        return geometry
+    if description.cols == "right-to-left":
+        gaps = tuple((n_cols - stop, n_cols - start) for start, stop in reversed(gaps))
+    try:
+        return replace(geometry, column_gaps=gaps)
+    except GeometryError as error:
+        raise ScanDescriptionError(f"{where}: {error}") from error
 
 
 def _offset_u(

@@ -69,6 +69,8 @@ def scan_to_json(scan: Scan) -> dict[str, Any]:
         "n_rows": int(geometry.n_rows),
         "n_cols": int(geometry.n_cols),
         "poses": geometry.poses.tolist(),
+        # Only where there are any: other manifests keep their bytes.
+        **({"column_gaps": [list(gap) for gap in geometry.column_gaps]} if geometry.column_gaps else {}),
     }  # fmt: skip
     return values
 
@@ -151,11 +153,12 @@ def _geometry_from_json(table: object, where: str) -> ConeBeamGeometry | None:
     if table is None:
         return None
     values = require_table(table, where)
-    refuse_unknown_keys(values, ("n_rows", "n_cols", "poses"), where)
+    refuse_unknown_keys(values, ("n_rows", "n_cols", "poses", "column_gaps"), where)
     try:
         poses = np.array(values["poses"], dtype=np.float64)
         n_rows, n_cols = (convert(values[key], int, f"{where} {key}") for key in ("n_rows", "n_cols"))
-        return ConeBeamGeometry(poses, n_rows, n_cols)
+        gaps = tuple((int(start), int(stop)) for start, stop in values.get("column_gaps", ()))
+        return ConeBeamGeometry(poses, n_rows, n_cols, gaps)
     except KeyError as error:
         raise ScanDescriptionError(f"{where} lacks the key {error}") from error
     except (GeometryError, TypeError, ValueError) as error:

@@ -12,10 +12,11 @@ from ingest.angles import read_angles_deg, read_numbers
 from ingest.config import build_geometry, find_description, load_description, read_description
 from ingest.describe import default_scan_id, describe_scan
 from ingest.errors import ScanDescriptionError
+from ingest.manifest import scan_from_json, scan_to_json
 from ingest.panel import place_panel
 from ingest.readers import SourceOptions
 from ingest.scan import EnergyBin, Exposure, ParallelBeam
-from tests.support.scans import make_geometry
+from tests.support.scans import make_geometry, make_scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -355,3 +356,20 @@ def test_without_a_kind_what_would_be_ignored_is_refused(tmp_path, text, made, s
     with pytest.raises(ScanDescriptionError, match=sentence) as error:
         placed(tmp_path, text, made)
     assert "scan.toml: [geometry]" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cols", "expected"), [("left-to-right", ((2, 3), (5, 7))), ("right-to-left", ((1, 3), (5, 6)))]
+)
+def test_gaps_between_chips_count_columns_as_they_are_stored(tmp_path, cols, expected):
+    text = f'{CIRCULAR}arc_deg = 360\ncolumn_gaps = [[2, 3], [5, 7]]\ncols = "{cols}"\n'
+    built = geometry(tmp_path, text)
+    assert built.column_gaps == expected
+    assert scan_from_json(json.loads(json.dumps(scan_to_json(make_scan(geometry=built))))).geometry == built
+
+
+def test_gaps_beyond_the_panel_are_refused(tmp_path):
+    with pytest.raises(
+        ScanDescriptionError, match=r"scan.toml: \[geometry\]: column gaps must be ascending and lie on"
+    ):
+        geometry(tmp_path, f"{CIRCULAR}arc_deg = 360\ncolumn_gaps = [[6, 9]]\n")
