@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ingest.scan import Scan
     from pacs.description import Product
-    from spark_jobs.planning.plan import ReconstructionPlan
+    from spark_jobs.planning.plan_record import ReconstructionPlan
     from storage.filesystem import Store
 
 RUN_SCHEMA_VERSION = 1
