@@ -2,6 +2,9 @@
 """Iterative methods in the job: right voxels, equal slabs, a plan that tells memory and work, refusals that help."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from spark_jobs.planning.series import series_spec
 from spark_jobs.running.kinds import SPARK_KINDS, PlanParameters, request_of, values_of
 from storage.filesystem import open_store
 from tests.support.local_run import LocalRun, store_sample
+from tests.support.peers import REPOSITORY
 
 TV = IterativeParameters("tv", iterations=4, subsets=6)
 
@@ -64,13 +68,23 @@ def test_sirt_runs_on_averaged_pixels(stored):
     assert 0 < volume.max() < 10
 
 
-def test_a_task_reports_its_residuals_and_work(stored):
-    from spark_jobs.tasks.slab_task import reconstruct_slab
-    from spark_jobs.tasks.workers import measured
+_ONE_TASK = """
+import json, sys
+from spark_jobs.tasks.slab_task import reconstruct_slab
+from spark_jobs.tasks.workers import RunPlace, measured
+print(json.dumps(measured(RunPlace(sys.argv[1], sys.argv[2], 1), 0, reconstruct_slab)))
+"""
 
+
+def test_a_task_reports_its_residuals_and_work(stored):
     store, truth = stored
     run = LocalRun(store, request_for(truth, n_slabs=1))
-    result = measured(run.place, 0, reconstruct_slab)
+    # A process of its own: this one's memory is that of all tests before.
+    done = subprocess.run(
+        [sys.executable, "-c", _ONE_TASK, run.place.store_url, run.place.folder], cwd=REPOSITORY, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    result = json.loads(done.stdout)
     assert "error" not in result
     assert len(result["residuals"]) == 4
     assert result["residuals"][-1] < result["residuals"][0]

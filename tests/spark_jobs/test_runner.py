@@ -409,8 +409,9 @@ def test_a_runner_has_the_machine_unless_told_otherwise():
 
 
 def test_every_choice_of_a_request_can_be_made_in_a_job():
-    chosen = {field.name for field in dataclasses.fields(ReconstructionRequest)} - {"fdk", "correction"}
+    chosen = {field.name for field in dataclasses.fields(ReconstructionRequest)} - {"fdk", "correction", "iterative"}
     chosen |= {field.name for field in dataclasses.fields(FdkParameters)}
+    chosen |= {"method", "iterations", "subsets", "tv_strength"}
     assert chosen <= {field.name for field in dataclasses.fields(ReconstructParameters)}
     assert request_of(ReconstructParameters("stone")) == ReconstructionRequest("stone")
 

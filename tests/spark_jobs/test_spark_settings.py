@@ -119,6 +119,8 @@ def task_of(monkeypatch):
 
 def test_a_task_sees_its_gpus_alone_and_its_cores(monkeypatch, task_of):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")  # monkeypatch puts back what was there
+    for library in ("cupy", "astra"):  # other tests of this process may have loaded them
+        monkeypatch.delitem(sys.modules, library, raising=False)
     task_of("3", "1")
     prepare_worker(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,1"
