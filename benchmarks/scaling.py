@@ -53,11 +53,13 @@ def request_of(size: int) -> ReconstructionRequest:
 
 def pinned(core: int, url: str, run: str, tasks: list[int]) -> None:
     """Do some slab tasks in this process, on one core, after one to warm up; print their seconds as JSON."""
+    from spark_jobs.tasks.prepare_task import prepare_bin
     from spark_jobs.tasks.slab_task import reconstruct_slab
     from spark_jobs.tasks.workers import RunPlace, measured
 
     os.sched_setaffinity(0, {core})
     place = RunPlace(url, f"runs/{run}", 1)
+    prepare_bin(place, 0)  # what it leaves for the slabs went when the series was registered
     measured(place, tasks[0], reconstruct_slab)
     print("ready", flush=True)
     sys.stdin.readline()
