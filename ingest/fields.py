@@ -109,3 +109,14 @@ def _convert_number(value: object, where: str) -> float:
     if not math.isfinite(value):
         raise ScanDescriptionError(f"{where} must be a finite number, got {value}")
     return float(value)
+
+
+def number_in(text: str, where: str, *, most_shown: int | None = None) -> float:
+    """Return the finite number that a text is; ScanDescriptionError if it is none, with so much of the text."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ScanDescriptionError(f"{where} must be a number, got '{text[:most_shown]}'") from None
+    if not math.isfinite(value):
+        raise ScanDescriptionError(f"{where} must be a finite number, got '{text[:most_shown]}'")
+    return value

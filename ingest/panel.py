@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from reconstruction.geometry import ConeBeamGeometry
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reconstruction.geometry import ConeBeamGeometry
 
 
 def place_panel(
@@ -26,6 +32,27 @@ def place_panel(
         counter-clockwise as seen from the source: then an upright rotation axis casts a shadow that leans to higher u
         towards higher v, by this angle, which is what `reconstruction.rotation_axis.AxisLine.roll_rad` measures.
     """
+    turn = None
+    if roll_rad is not None:
+        u, v = (_unit(geometry.poses[:, k : k + 3]) for k in (6, 9))
+        turn = roll_rad - np.arctan2(u[:, 2:], v[:, 2:])
+    return turn_panel(geometry, turn, offset_u_mm=offset_u_mm, offset_v_mm=offset_v_mm)
+
+
+def turn_panel(
+    geometry: ConeBeamGeometry,
+    turn_rad: float | NDArray[np.float64] | None,
+    *,
+    offset_u_mm: float | None = None,
+    offset_v_mm: float | None = None,
+) -> ConeBeamGeometry:
+    """Return the geometry with every panel turned further about its normal, at the foot of the central ray.
+
+    Parameters
+    ----------
+    turn_rad : for all views, or (view, 1): counter-clockwise as seen from the source [rad]; None turns nothing.
+    offset_u_mm, offset_v_mm : as for `place_panel`.
+    """
     poses = np.array(geometry.poses)
     source, center = poses[:, 0:3], poses[:, 3:6]
     pitch_u, pitch_v = (np.linalg.norm(poses[:, k : k + 3], axis=1, keepdims=True) for k in (6, 9))
@@ -37,9 +64,13 @@ def place_panel(
         along_u = np.full_like(along_u, offset_u_mm)
     if offset_v_mm is not None:
         along_v = np.full_like(along_v, offset_v_mm)
-    if roll_rad is not None:
-        turn = roll_rad - np.arctan2(u[:, 2:], v[:, 2:])
-        u, v = np.cos(turn) * u + np.sin(turn) * v, np.cos(turn) * v - np.sin(turn) * u
+    if turn_rad is not None:
+        u, v = np.cos(turn_rad) * u + np.sin(turn_rad) * v, np.cos(turn_rad) * v - np.sin(turn_rad) * u
     poses[:, 3:6] = foot + along_u * u + along_v * v
     poses[:, 6:9], poses[:, 9:12] = pitch_u * u, pitch_v * v
-    return ConeBeamGeometry(poses, geometry.n_rows, geometry.n_cols)
+    return replace(geometry, poses=poses)
+
+
+def _unit(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Directions of the steps (view, 3)."""
+    return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))

@@ -17,7 +17,6 @@ An ini file in mm, micrometres and degrees; its fields are not published.  They 
 from __future__ import annotations
 
 import configparser
-import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ingest.errors import ScanDescriptionError
+from ingest.fields import number_in
 from ingest.scan import Exposure, ParallelBeam
 from reconstruction.errors import GeometryError
 from reconstruction.geometry import ConeBeamGeometry
@@ -298,15 +298,7 @@ class _Fields:
     def optional(self, key: str, section: str = "acquisition") -> float | None:
         """A finite number, or None where it is not given."""
         text = self.text(key, section)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise ScanDescriptionError(f"{self.path}: {key} must be a number, got '{text}'") from None
-        if not math.isfinite(value):
-            raise ScanDescriptionError(f"{self.path}: {key} must be a finite number, got '{text}'")
-        return value
+        return number_in(text, f"{self.path}: {key}") if text else None
 
     def number(self, key: str, default: float | None = None, section: str = "acquisition") -> float:
         """A number that must be given unless it has a default."""

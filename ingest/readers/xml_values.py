@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.errors import ScanDescriptionError
+from ingest.fields import number_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,15 +59,7 @@ class XmlValues:
             If it is not a finite number.
         """
         text = self.text(*names)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise ScanDescriptionError(f"{self.path}: {names[0]} must be a number, got '{text[:40]}'") from None
-        if not math.isfinite(value):
-            raise ScanDescriptionError(f"{self.path}: {names[0]} must be a finite number, got '{text[:40]}'")
-        return value
+        return number_in(text, f"{self.path}: {names[0]}", most_shown=40) if text else None
 
     def number(self, *names: str) -> float:
         """A number that must be there; ScanDescriptionError if it is not."""

@@ -30,6 +30,7 @@ import numpy as np
 
 from ingest.angles import read_angles_deg
 from ingest.errors import ScanDescriptionError
+from ingest.fields import number_in
 from ingest.scan import Exposure
 from reconstruction.errors import GeometryError
 from reconstruction.geometry import ConeBeamGeometry
@@ -238,15 +239,7 @@ class _Fields:
     def optional(self, key: str, section: str = "XTekCT") -> float | None:
         """A number, or None where it is not given."""
         text = self.text(key, section)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise ScanDescriptionError(f"{self.path}: {key} must be a number, got '{text}'") from None
-        if not math.isfinite(value):
-            raise ScanDescriptionError(f"{self.path}: {key} must be a finite number, got '{text}'")
-        return value
+        return number_in(text, f"{self.path}: {key}") if text else None
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number that must be given unless it has a default."""

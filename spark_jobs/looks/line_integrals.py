@@ -11,8 +11,8 @@ import numpy as np
 from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.binning import binned_geometry, cropped_geometry
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.fdk import FdkParameters, prepare
-from reconstruction.slabs import RowBand
+from reconstruction.fdk import prepare
+from spark_jobs.planning.view_groups import frame_rows
 from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def read_look_rows(
     parts = [geometry.select(views) for geometry in geometries]
     binning = _fitting_binning(parts[0], grid)
     while True:
-        bands = [_band(binned_geometry(part, binning), grid, parameters.fdk) for part in parts]
-        rows = min(band.row_start for band in bands), max(band.row_stop for band in bands)
+        setups = [prepare(binned_geometry(part, binning), grid, parameters.fdk, four_fold=False) for part in parts]
+        bands = [frame_rows(setup, setup.views) for setup in setups]
+        rows = min(start for start, _ in bands), max(stop for _, stop in bands)
         binned = binned_geometry(parts[0], binning)
         needed = len(views) * (rows[1] - rows[0]) * binned.n_cols * 4
         if needed <= parameters.memory_bytes:
@@ -98,16 +99,6 @@ def _fitting_binning(geometry: ConeBeamGeometry, grid: VolumeGrid) -> int:
     return binning
 
 
-def _band(geometry: ConeBeamGeometry, grid: VolumeGrid, fdk: FdkParameters) -> RowBand:
-    """Rows of the frames that the grid's shadow needs."""
-    setup = prepare(geometry, grid, fdk, four_fold=False)
-    band = setup.band_of(setup.views)
-    if setup.virtual is None:
-        return band
-    rows = setup.virtual.rows_of_frames(setup.views, band.row_start, band.row_stop, setup.geometry.n_cols)
-    return RowBand(*rows)
-
-
 def _read(
     stored: StoredScan,
     bin_index: int,
@@ -123,13 +114,9 @@ def _read(
     kept = np.empty((len(views), rows[1] - rows[0], binned.n_cols), dtype=np.float32)
     at = 0
     for block, (start, stop) in enumerate(stored.view_blocks):
-        wanted = views[(views >= start) & (views < stop)] - start
-        if not wanted.size:
-            continue
-        raw = corrector.read_block(block)
-        for place in wanted:
-            lines, _ = corrector.line_integrals([raw], int(place), int(place) + 1)
-            kept[at] = lines[0]
-            at += 1
+        wanted = views[(views >= start) & (views < stop)]
+        if wanted.size:
+            kept[at : at + wanted.size] = corrector.lines_of_frames([corrector.read_block(block)], wanted)
+            at += wanted.size
     geometry = cropped_geometry(binned, *rows)
     return LookRows(kept, geometry, binning, corrector.read_bytes)

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from reconstruction.fdk import FdkParameters
 from spark_jobs.errors import PlanError
+from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
 
-MEBIBYTE = 1 << 20
 #: What a sweep can change: the panel's place and turn, or the filter.
 Swept = Literal["shift-px", "shift-v-px", "roll-deg", "cutoff", "filter"]
 Score = Literal["entropy", "sharpness"]
@@ -63,6 +63,11 @@ class PreviewParameters:
     def fdk(self) -> FdkParameters:
         """How the rows are filtered."""
         return FdkParameters(self.filter_window, self.cutoff, self.field_radius_mm)
+
+    @property
+    def request(self) -> ReconstructionRequest:
+        """The reconstruction that is looked at."""
+        return ReconstructionRequest(self.scan_id, bins=(self.bin,), fdk=self.fdk)
 
 
 @dataclass(frozen=True, slots=True)

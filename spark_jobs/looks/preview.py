@@ -8,20 +8,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconstruction.coverage import default_grid, field_radius_mm
+from reconstruction.coverage import field_radius_mm
 from reconstruction.fdk import reconstruct
 from reconstruction.geometry import VolumeGrid
 from spark_jobs.errors import PlanError
 from spark_jobs.looks.line_integrals import read_look_rows
 from spark_jobs.planning.few_views import few_views_note
-from spark_jobs.planning.plan import geometry_of
+from spark_jobs.planning.plan import geometry_of, planned_bins, planned_grid, views_per_turn
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ingest.chunks import StoredScan
-    from reconstruction.geometry import ConeBeamGeometry
     from spark_jobs.looks.parameters import PreviewParameters
 
 
@@ -61,13 +60,11 @@ def preview(stored: StoredScan, parameters: PreviewParameters) -> Preview:
         If the scan cannot be reconstructed, or the rows do not fit the memory.
     """
     started = time.perf_counter()
-    geometry = geometry_of(stored)
-    check_look(stored, parameters)
-    grid = look_grid(stored.scan.scan_id, geometry, parameters)
-    rows = read_look_rows(stored, parameters, grid, [geometry])
+    grid = look_grid(stored, parameters)
+    rows = read_look_rows(stored, parameters, grid, [geometry_of(stored)])
     volume = reconstruct(rows.line_integrals, rows.geometry, grid, parameters.fdk, parameters.backend)
     radius = field_radius_mm(grid, parameters.field_radius_mm)
-    note = few_views_note(rows.geometry.n_views, radius, grid.voxel_pitch_mm[1])
+    note = few_views_note(round(views_per_turn(rows.geometry)), radius, grid.voxel_pitch_mm[1])
     notes: tuple[str, ...] = (note,) if note else ()
     if rows.geometry.n_views < stored.scan.n_views:
         notes += (f"{rows.geometry.n_views} of {stored.scan.n_views} views were used: the job has less streaks",)
@@ -76,18 +73,16 @@ def preview(stored: StoredScan, parameters: PreviewParameters) -> Preview:
     )
 
 
-def check_look(stored: StoredScan, parameters: PreviewParameters) -> None:
-    """Refuse a bin that is not there, and raw counts without flat fields."""
-    scan = stored.scan
-    if not 0 <= parameters.bin < scan.n_bins:
-        raise PlanError(f"scan {scan.scan_id} has the bins 0 to {scan.n_bins - 1}, asked for bin {parameters.bin}")
-    if scan.content == "counts" and scan.flats is None:
-        raise PlanError(f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none")
+def look_grid(stored: StoredScan, parameters: PreviewParameters) -> VolumeGrid:
+    """Return the slice, or the coarse volume, as wide as what the panel sees, or as the field that is asked for.
 
-
-def look_grid(scan_id: str, geometry: ConeBeamGeometry, parameters: PreviewParameters) -> VolumeGrid:
-    """The slice, or the coarse volume, as wide as what the panel sees, or as the field that is asked for."""
-    whole = default_grid(geometry)
+    Raises
+    ------
+    PlanError, GeometryError
+        If the bin or the slice is not there, or the scan cannot be reconstructed.
+    """
+    planned_bins(stored, parameters.request)
+    whole, _ = planned_grid(stored, parameters.request)
     nz, _, nx = whole.shape
     pitch_z, _, pitch_x = whole.voxel_pitch_mm
     width = nx * pitch_x if parameters.field_radius_mm is None else 2 * parameters.field_radius_mm
@@ -101,6 +96,7 @@ def look_grid(scan_id: str, geometry: ConeBeamGeometry, parameters: PreviewParam
     z = whole.center_mm[2] if parameters.z_mm is None else parameters.z_mm
     if not low <= z <= high:
         raise PlanError(
-            f"the slice at {z:.4g} mm lies outside of what is seen of scan {scan_id}: {low:.4g} to {high:.4g} mm"
+            f"the slice at {z:.4g} mm lies outside of what is seen of scan {parameters.scan_id}: {low:.4g} to "
+            f"{high:.4g} mm"
         )
     return VolumeGrid((1, side, side), (min(pitch, pitch_z), pitch, pitch), (0.0, 0.0, z))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ingest.panel import turn_panel
 from reconstruction.binning import binned_geometry, cropped_geometry
 from reconstruction.fdk import reconstruct
 from spark_jobs.looks.line_integrals import read_look_rows, spread_views
-from spark_jobs.looks.preview import check_look, look_grid
+from spark_jobs.looks.preview import look_grid
 from spark_jobs.looks.scores import entropy, grey_range, sharpness
 from spark_jobs.planning.plan import geometry_of
 
@@ -61,9 +62,8 @@ def sweep(stored: StoredScan, parameters: SweepParameters) -> Sweep:
         As `spark_jobs.looks.preview.preview`.
     """
     started = time.perf_counter()
+    grid = look_grid(stored, parameters)
     geometry = geometry_of(stored)
-    check_look(stored, parameters)
-    grid = look_grid(stored.scan.scan_id, geometry, parameters)
     moved = [changed_geometry(geometry, parameters.parameter, value) for value in parameters.values]
     rows = read_look_rows(stored, parameters, grid, [geometry, *moved])
     views = spread_views(stored.scan.n_views, parameters.views)
@@ -122,21 +122,9 @@ def changed_geometry(geometry: ConeBeamGeometry, parameter: Swept, value: float 
     """
     if isinstance(value, str) or parameter == "cutoff":
         return geometry
+    if parameter == "roll-deg":
+        return turn_panel(geometry, math.radians(value))
+    along = geometry.poses[:, 6:9] if parameter == "shift-px" else geometry.poses[:, 9:12]
     poses = np.array(geometry.poses)
-    u, v = geometry.poses[:, 6:9], geometry.poses[:, 9:12]
-    if parameter == "shift-px":
-        poses[:, 3:6] += value * u
-    elif parameter == "shift-v-px":
-        poses[:, 3:6] += value * v
-    else:
-        cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
-        pitch_u, pitch_v = (np.linalg.norm(step, axis=1, keepdims=True) for step in (u, v))
-        unit_u, unit_v = u / pitch_u, v / pitch_v
-        normal = np.cross(unit_u, unit_v)
-        source, center = poses[:, 0:3], poses[:, 3:6]
-        foot = source + np.sum((center - source) * normal, axis=1, keepdims=True) * normal
-        along_u, along_v = (np.sum((center - foot) * way, axis=1, keepdims=True) for way in (unit_u, unit_v))
-        turned_u, turned_v = cos * unit_u + sin * unit_v, cos * unit_v - sin * unit_u
-        poses[:, 3:6] = foot + along_u * turned_u + along_v * turned_v
-        poses[:, 6:9], poses[:, 9:12] = pitch_u * turned_u, pitch_v * turned_v
+    poses[:, 3:6] += value * along
     return replace(geometry, poses=poses)

@@ -56,7 +56,7 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates |
     """
     if request.iterative is not None:
         return iterative_plan(stored, request, rates, make_plan)
-    bins = _bins(stored, request)
+    bins = planned_bins(stored, request)
     rates = load_rates(stored.store, request.tuning) if rates is None else rates
     backend = load_backend(request.backend).name
     grid, binning = planned_grid(stored, request)
@@ -102,8 +102,14 @@ def make_plan(stored: StoredScan, request: ReconstructionRequest, rates: Rates |
     return dataclasses.replace(draft, cost=exact_cost(stored, draft, choice, rates))
 
 
-def _bins(stored: StoredScan, request: ReconstructionRequest) -> tuple[int, ...]:
-    """The energy bins to make."""
+def planned_bins(stored: StoredScan, request: ReconstructionRequest) -> tuple[int, ...]:
+    """Return the energy bins that a request comes to.
+
+    Raises
+    ------
+    PlanError
+        If the scan has no such bin, no geometry, or raw counts without flat fields.
+    """
     scan = stored.scan
     geometry_of(stored)
     if scan.content == "counts" and scan.flats is None:
