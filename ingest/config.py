@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The companion description of a scan, ``scan.toml`` or ``scan.json``: what the detector files do not say.
 
-`load_description` finds and reads it, `build_geometry` makes the poses from its ``[geometry]``;
+`load_description` finds and reads it, `ingest.described_geometry` makes the poses from its ``[geometry]``;
 `ingest.describe.describe_scan` joins it with what the files themselves say into the `Scan`.  Every
 key is in ``docs/formats.md``.  Names of files in it are relative to the folder that it lies in.
 """
@@ -9,26 +9,17 @@ key is in ``docs/formats.md``.  Names of files in it are relative to the folder 
 from __future__ import annotations
 
 import json
-import math
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
-from ingest.angles import read_angles_deg, read_numbers
 from ingest.errors import ScanDescriptionError
 from ingest.fields import convert, make_section, refuse_unknown_keys, require_table
-from ingest.panel import place_panel
-from ingest.scan import Content, EnergyBin, Exposure, Order, ParallelBeam, Subject
-from reconstruction.errors import GeometryError
-from reconstruction.geometry import ConeBeamGeometry
+from ingest.scan import Content, EnergyBin, Exposure, Order, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
     from ingest.readers import SourceOptions
 
@@ -226,248 +217,6 @@ def load_description(
 def describe_intake(source: Path, options: SourceOptions) -> ScanSection:
     """Return ``[scan]`` of the description that goes with a source, the user's options laid over it."""
     return _describe(source, options).scan
-
-
-def build_geometry(
-    description: ScanDescription, n_views: int, n_rows: int, n_cols: int
-) -> ConeBeamGeometry | ParallelBeam | None:
-    """Return the geometry that the description gives, or None where it gives none.
-
-    Raises
-    ------
-    ScanDescriptionError
-        If a number is missing or contradicts another one, or angles do not match the frames.
-    """
-    section = description.geometry
-    if section is None or section.kind is None:
-        return None
-    where = f"{description.name}: [geometry]"
-    _refuse_other_kinds(section, where)
-    if section.kind == "poses":
-        posed = _geometry_from_poses(description, section, n_views, n_rows, n_cols, where)
-        return _with_gaps(description, section, posed, where)
-    beta_rad = view_angles_rad(description, n_views)
-    if section.kind == "parallel":
-        pitch_u, pitch_v = _pitches(section)
-        return ParallelBeam(tuple(beta_rad.tolist()), pitch_u, pitch_v)
-    circular = _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
-    return _with_gaps(description, section, circular, where)
-
-
-def override_geometry(
-    description: ScanDescription,
-    geometry: ConeBeamGeometry | ParallelBeam | None,
-    source_format: str,
-    honoured: tuple[str, ...] = (),
-) -> tuple[ConeBeamGeometry | ParallelBeam | None, tuple[str, ...]]:
-    """Lay a ``[geometry]`` without a kind over the geometry that the files give.
-
-    Parameters
-    ----------
-    geometry : what the files give, or None.
-    source_format : name of the reader.
-    honoured : further keys that the reader itself has taken into account.
-
-    Returns
-    -------
-    geometry
-        With the panel where the description says.
-    notes
-        A sentence on what was overridden, or none.
-
-    Raises
-    ------
-    ScanDescriptionError
-        If a key is given that would be ignored.
-    """
-    section = description.geometry or GeometrySection()
-    where = f"{description.name}: [geometry]"
-    obeyed = {"rows", "cols", *honoured}
-    wanted = [f.name for f in fields(section) if getattr(section, f.name) != f.default and f.name not in obeyed]
-    if section.sense is not None and section.table_turns is not None:
-        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
-    if not wanted:
-        return geometry, ()
-    if not isinstance(geometry, ConeBeamGeometry):
-        beam = "no geometry" if geometry is None else "a parallel beam"
-        raise ScanDescriptionError(
-            f"{where} has '{wanted[0]}' but no kind, and the {source_format} files give {beam} that it could correct"
-        )
-    for name in wanted:
-        if name not in _OVERRIDES:
-            raise ScanDescriptionError(
-                f"{where} without a kind does not take the key '{name}': of the {source_format} files' geometry "
-                f"it corrects {', '.join(_OVERRIDES)} only"
-            )
-    pitch_v, pitch_u = geometry.pitch_mm
-    placed = place_panel(
-        geometry,
-        offset_u_mm=_offset_u(description, section, geometry.n_cols, pitch_u, where),
-        offset_v_mm=_offset_v(description, section, geometry.n_rows, pitch_v, where),
-        roll_rad=None if section.roll_deg is None else math.radians(section.roll_deg),
-    )
-    placed = _with_gaps(description, section, placed, where)
-    return placed, (f"The description overrides what the {source_format} files say of {', '.join(wanted)}.",)
-
-
-def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.float64]:
-    """Return the view angles beta (view,) float64 [rad] of a circular or parallel ``[geometry]``.
-
-    Raises
-    ------
-    ScanDescriptionError
-        If the angles are not given, are given twice, or are not one for each view.
-    """
-    section = description.geometry or GeometrySection()
-    where = f"{description.name}: [geometry]"
-    ways = ("angles_deg", "angles_file", "angle_step_deg", "arc_deg")
-    given = [name for name in ways if getattr(section, name) is not None]
-    if len(given) != 1:
-        said = "none" if not given else " and ".join(given)
-        raise ScanDescriptionError(f"{where} needs exactly one of {', '.join(ways)}, got {said}")
-    if section.angles_deg is not None:
-        angles_deg = np.array(section.angles_deg, dtype=np.float64)
-    elif section.angles_file is not None:
-        angles_deg = read_angles_deg(description.file(section.angles_file))
-    else:
-        step = section.angle_step_deg if section.angle_step_deg is not None else (section.arc_deg or 0.0) / n_views
-        angles_deg = section.angle_start_deg + step * np.arange(n_views, dtype=np.float64)
-    if angles_deg.size != n_views:
-        origin = where if section.angles_file is None else str(description.file(section.angles_file))
-        raise ScanDescriptionError(f"{origin}: got {angles_deg.size} angles for {n_views} views")
-    if section.sense is not None and section.table_turns is not None:
-        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
-    backwards = section.sense == "clockwise" or section.table_turns == "counter-clockwise"
-    return np.deg2rad(-angles_deg if backwards else angles_deg)
-
-
-_ANGLE_KEYS = {"angles_deg", "angles_file", "angle_start_deg", "angle_step_deg", "arc_deg", "sense", "table_turns"}
-_PITCH_KEYS = {"pitch_mm", "pitch_u_mm", "pitch_v_mm"}
-_PANEL_KEYS = {
-    "sod_mm", "sdd_mm", "offset_u_mm", "offset_v_mm", "center_col", "center_row", "roll_deg", "z_mm", "column_gaps",
-}  # fmt: skip
-#: What a ``[geometry]`` without a kind may correct in the cone beam that the files give.
-_OVERRIDES = ("center_col", "center_row", "offset_u_mm", "offset_v_mm", "roll_deg", "column_gaps")
-_KEYS_OF_KIND = {
-    "circular": _ANGLE_KEYS | _PITCH_KEYS | _PANEL_KEYS,
-    "parallel": _ANGLE_KEYS | _PITCH_KEYS,
-    "poses": {"poses_file", "column_gaps"},
-}
-
-
-def _refuse_other_kinds(section: GeometrySection, where: str) -> None:
-    """A key that this kind of geometry would ignore is a mistake."""
-    assert section.kind is not None
-    allowed = _KEYS_OF_KIND[section.kind] | {"kind", "rows", "cols"}
-    for f in fields(section):
-        if f.name not in allowed and getattr(section, f.name) != f.default:
-            raise ScanDescriptionError(f"{where} of kind '{section.kind}' does not take the key '{f.name}'")
-
-
-def _pitches(section: GeometrySection) -> tuple[float | None, float | None]:
-    """Pixel pitch along u and v."""
-    pitch_u = section.pitch_u_mm if section.pitch_u_mm is not None else section.pitch_mm
-    pitch_v = section.pitch_v_mm if section.pitch_v_mm is not None else section.pitch_mm
-    return pitch_u, pitch_v
-
-
-def _circular_geometry(
-    description: ScanDescription,
-    section: GeometrySection,
-    beta_rad: NDArray[np.float64],
-    n_rows: int,
-    n_cols: int,
-    where: str,
-) -> ConeBeamGeometry:
-    """A circular orbit, its panel upright or rolled."""
-    pitch_u, pitch_v = _pitches(section)
-    needed = {"sod_mm": section.sod_mm, "sdd_mm": section.sdd_mm, "pitch_u_mm": pitch_u, "pitch_v_mm": pitch_v}
-    missing = [name for name, value in needed.items() if value is None]
-    if missing:
-        hint = " (or pitch_mm for both)" if missing[0].startswith("pitch") else ""
-        raise ScanDescriptionError(f"{where} of kind 'circular' needs {missing[0]}{hint}")
-    lengths = {name: value for name, value in needed.items() if value is not None}
-    offset_u = _offset_u(description, section, n_cols, lengths["pitch_u_mm"], where)
-    offset_v = _offset_v(description, section, n_rows, lengths["pitch_v_mm"], where)
-    try:
-        upright = ConeBeamGeometry.circular(
-            **lengths,
-            angles_rad=beta_rad,
-            n_rows=n_rows,
-            n_cols=n_cols,
-            offset_u_mm=offset_u or 0.0,
-            offset_v_mm=offset_v or 0.0,
-            z_mm=section.z_mm,
-        )
-    except GeometryError as error:
-        raise ScanDescriptionError(f"{where}: {error}") from error
-    return place_panel(upright, roll_rad=math.radians(section.roll_deg)) if section.roll_deg else upright
-
-
-def _with_gaps(
-    description: ScanDescription, section: GeometrySection, geometry: ConeBeamGeometry, where: str
-) -> ConeBeamGeometry:
-    """The geometry with the gaps between chips, which count columns as the frames are stored."""
-    gaps, n_cols = section.column_gaps, geometry.n_cols
-    if not gaps:
-        return geometry
-    if description.cols == "right-to-left":
-        gaps = tuple((n_cols - stop, n_cols - start) for start, stop in reversed(gaps))
-    try:
-        return replace(geometry, column_gaps=gaps)
-    except GeometryError as error:
-        raise ScanDescriptionError(f"{where}: {error}") from error
-
-
-def _offset_u(
-    description: ScanDescription, section: GeometrySection, n_cols: int, pitch_mm: float, where: str
-) -> float | None:
-    """See `_offset`."""
-    mirrored = description.cols == "right-to-left"
-    return _offset(section, "offset_u_mm", "center_col", n_cols, pitch_mm, mirrored, where)
-
-
-def _offset_v(
-    description: ScanDescription, section: GeometrySection, n_rows: int, pitch_mm: float, where: str
-) -> float | None:
-    """See `_offset`."""
-    mirrored = description.rows == "top-down"
-    return _offset(section, "offset_v_mm", "center_row", n_rows, pitch_mm, mirrored, where)
-
-
-def _offset(
-    section: GeometrySection, offset_key: str, center_key: str, n: int, pitch_mm: float, mirrored: bool, where: str
-) -> float | None:
-    """Shift of the panel's middle from the foot of the central ray [mm], None if not given.
-
-    Centres count in the files' own order.
-    """
-    offset, center = getattr(section, offset_key), getattr(section, center_key)
-    if offset is not None and center is not None:
-        raise ScanDescriptionError(f"{where} needs {offset_key} or {center_key}, not both")
-    if center is not None:
-        if mirrored:
-            center = n - 1 - center
-        return float(((n - 1) / 2 - center) * pitch_mm)
-    return None if offset is None else float(offset)
-
-
-def _geometry_from_poses(
-    description: ScanDescription, section: GeometrySection, n_views: int, n_rows: int, n_cols: int, where: str
-) -> ConeBeamGeometry:
-    """Poses as they are, 12 numbers a view."""
-    if section.poses_file is None:
-        raise ScanDescriptionError(f"{where} of kind 'poses' needs poses_file")
-    path = description.file(section.poses_file)
-    poses = read_numbers(path)
-    if poses.ndim != 2 or poses.shape[1] != 12:
-        raise ScanDescriptionError(f"{path}: poses need 12 numbers a view, got the shape {poses.shape}")
-    if poses.shape[0] != n_views:
-        raise ScanDescriptionError(f"{path}: got {poses.shape[0]} poses for {n_views} views")
-    try:
-        return ConeBeamGeometry(poses, n_rows, n_cols)
-    except GeometryError as error:
-        raise ScanDescriptionError(f"{path}: {error}") from error
 
 
 def _describe(source: Path, options: SourceOptions) -> ScanDescription:

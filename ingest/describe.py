@@ -7,13 +7,15 @@ import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from ingest.config import ScanDescription, build_geometry, override_geometry
+from ingest.described_geometry import build_geometry, override_geometry
 from ingest.errors import ScanDescriptionError
 from ingest.scan import Content, EnergyBin, Exposure, FieldFrames, ParallelBeam, PixelType, Scan
 from reconstruction.geometry import ConeBeamGeometry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ingest.config import ScanDescription
 
 
 def describe_scan(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ingest.angles import read_angles_deg, read_numbers
-from ingest.config import build_geometry, find_description, load_description, read_description
+from ingest.config import find_description, load_description, read_description
 from ingest.describe import default_scan_id, describe_scan
+from ingest.described_geometry import build_geometry
 from ingest.errors import ScanDescriptionError
 from ingest.manifest import scan_from_json, scan_to_json
 from ingest.panel import place_panel
