@@ -8,9 +8,10 @@ from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.readers import SourceOptions, detect, open_source
 from ingest.readers.pixet_files import PixetFile, read_pixet_description
 from tests.support.imager_maker import write_pixet
-from tests.support.peers import real_data_path
+from tests.support.peers import further_data_path
 from tests.support.reader_samples_imagers import SAMPLES, counts
 
+MINIPIX = "MiniPIXProject of dattatreyamdesai/MiniPIX_TPX3"
 FRAMES = counts(3, 5, 7, high=30000)
 
 
@@ -153,7 +154,7 @@ def test_a_binary_file_of_another_length_is_refused(tmp_path):
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["testImg1_ToT.txt", "testImg2_ToT.pbf"])
 def test_real_frames_of_a_minipix(name):
-    path = real_data_path("pixet") / name
+    path = further_data_path("pixet", MINIPIX) / name
     assert detect(path) == "pixet"
     reader = open_pixet(path)
     expected = np.loadtxt(path) if path.suffix == ".txt" else np.fromfile(path, "<i2").reshape(256, 256)
@@ -167,6 +168,6 @@ def test_real_frames_of_a_minipix(name):
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["testImg1_ToA.txt", "testImg2_ToA.pbf"])
 def test_real_times_of_arrival_are_no_counts(name):
-    reader = open_pixet(real_data_path("pixet") / name)
+    reader = open_pixet(further_data_path("pixet", MINIPIX) / name)
     with pytest.raises(FrameFormatError, match=rf"{name}: view 0, row 0, column 4 has the negative count -20\.3125"):
         reader.read_views(0, 1)

@@ -11,8 +11,10 @@ from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescription
 from ingest.readers import SourceOptions, detect, open_source
 from ingest.readers.skyscan_log import read_skyscan_log, skyscan_angles_rad, skyscan_geometry, skyscan_notes
 from ingest.scan import ParallelBeam
-from tests.support.peers import real_data_path
+from tests.support.peers import further_data_path
 from tests.support.reader_samples_imagers import counts, skyscan
+
+LOGS = "docs/source/demo/bruker of xray-imaging/meta-cli, the two logs renamed"
 
 
 def open_skyscan(source, **settings):
@@ -182,23 +184,41 @@ def test_flat_frames_of_the_description(tmp_path):
     np.testing.assert_array_equal(open_skyscan(source).read_flats()[0, 0], counts(4, 6, seed=3)[::-1, ::-1])
 
 
-@pytest.mark.real_data
-def test_the_cone_is_the_one_that_nrecon_computed():
-    """NRecon writes the angles of the cone into its own log: they follow from source distance and image pixel alone."""
-    path = real_data_path("skyscan_logs") / "skyscan_1272.log"
-    log = read_skyscan_log(path)
+def cone_angles_deg(log):
+    """Full opening angles of the cone along columns and rows, as NRecon counts them."""
     orbit = geometry_of(log).circular_orbit
+    sides = ((log.n_cols, orbit.pitch_u_mm), (log.n_rows, orbit.pitch_v_mm))
+    return [math.degrees(2 * math.atan(n / 2 * pitch / orbit.sdd_mm)) for n, pitch in sides]
+
+
+def test_the_cone_is_the_one_that_nrecon_computed(tmp_path):
+    """NRecon writes the angles of the cone into its own log: they follow from source distance and image pixel alone."""
+    fields = {
+        "Number Of Rows": "896",
+        "Number Of Columns": "1075",
+        "Camera to Source (mm)": "270.98833",
+        "Object to Source (mm)": "200.70900",
+        "Camera Pixel Size (um)": "9.0",
+        "Camera binning": "3x3",
+        "Image Pixel Size (um)": "19.797722",
+    }
+    assert cone_angles_deg(log_with(tmp_path, **fields)) == pytest.approx([6.069781, 5.060536], abs=1e-6)
+
+
+@pytest.mark.real_data
+def test_a_real_log():
+    path = further_data_path("skyscan_logs", LOGS) / "skyscan_1272.log"
+    log = read_skyscan_log(path)
     said = path.parent.joinpath("skyscan_1272_rec.log").read_text(encoding="latin-1")
-    for side, n, pitch in (("Horiz", log.n_cols, orbit.pitch_u_mm), ("Vert", log.n_rows, orbit.pitch_v_mm)):
-        angle = float(said.split(f"Cone-beam Angle {side}.(deg)=")[1].split()[0])
-        assert math.degrees(2 * math.atan(n / 2 * pitch / orbit.sdd_mm)) == pytest.approx(angle, abs=1e-6)
+    angles = [float(said.split(f"Cone-beam Angle {side}.(deg)=")[1].split()[0]) for side in ("Horiz", "Vert")]
+    assert cone_angles_deg(log) == pytest.approx(angles, abs=1e-6)
     assert (log.prefix, log.index_length, log.n_files, log.axis_line) == ("DRP_P21_3~00", 8, 471, 528.0)
     assert (log.white_level, log.acquired) == (57000.0, "2023-03-14T09:00:40")
 
 
 @pytest.mark.real_data
 def test_an_older_real_log():
-    log = read_skyscan_log(real_data_path("skyscan_logs") / "skyscan_1173.log")
+    log = read_skyscan_log(further_data_path("skyscan_logs", LOGS) / "skyscan_1173.log")
     assert (log.index_length, log.n_files, log.post_alignment_px, log.white_level) == (4, 1200, 0.5, 65535.0)
     assert log.acquired == "2023-07-20T11:26:30"
     # The panel stands half a column further to the left: the foot of the central ray moves the other way.

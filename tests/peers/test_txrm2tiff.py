@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ingest.readers import SourceOptions, open_source
-from tests.support.peers import real_data_path, require_peer
+from tests.support.peers import further_data_path, real_data_path, require_peer
 from tests.support.reader_samples_imagers import zeiss_cone
 
 
@@ -58,8 +58,15 @@ def test_a_cone(tmp_path):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["txrm_test_chip_tomo.txrm", "test_chip00.xrm"])
-def test_real_files(name):
-    path = real_data_path("zeiss_txrm") / name
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        (lambda: real_data_path("zeiss_txrm"), "txrm_test_chip_tomo.txrm"),
+        (lambda: further_data_path("further_zeiss", "test/test_data of data-exchange/dxchange"), "test_chip00.xrm"),
+    ],
+    ids=["txrm", "xrm"],
+)
+def test_real_files(folder, name):
+    path = folder() / name
     scan, angles, _ = compare(path)
     np.testing.assert_allclose(-np.rad2deg(scan.parallel.angles_rad), angles, atol=1e-6)

@@ -37,6 +37,19 @@ def require_program(program: str, package: str) -> str:
 
 def real_data_path(name: str) -> Path:
     """Folder of one set of real data (``shared/data`` beside the checkout, or CONEPACS_REAL_DATA)."""
-    root = Path(os.environ.get("CONEPACS_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
+    root = _real_data_root()
     require_peer(f"real data '{name}'", (root / name).is_dir(), f"no folder {name} in shared/data beside the checkout")
     return root / name
+
+
+def further_data_path(name: str, origin: str) -> Path:
+    """Folder of real data that no set-up brings: skip, in CI too, and say where the files can be had."""
+    root = _real_data_root()
+    if not (root / name).is_dir():
+        pytest.skip(f"no folder {name} in {root.name} (CONEPACS_REAL_DATA names another root); its files: {origin}")
+    return root / name
+
+
+def _real_data_root() -> Path:
+    """Where the folders of real data lie."""
+    return Path(os.environ.get("CONEPACS_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
