@@ -13,39 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from cli.archive import open_existing_store, open_queue
+from cli.bundles import takes
 from cli.job_output import tell_outcomes, wait_for
 from cli.options import IndexOption, JsonOption, StoreOption
 from cli.output import print_json
-from cli.requests import (
-    BackendOption,
-    BandOption,
-    BinningOption,
-    BinsOption,
-    BrickOption,
-    CenterOption,
-    CorrectionOption,
-    CutoffOption,
-    CutOption,
-    FieldOption,
-    FilterOption,
-    IterationsOption,
-    MemoryOption,
-    MethodOption,
-    ModeOption,
-    OutsideOption,
-    PaddingOption,
-    RangeOption,
-    RedundancyOption,
-    RequestOptions,
-    RunOption,
-    ShapeOption,
-    SlabsOption,
-    SubsetsOption,
-    TiltedOption,
-    TuningOption,
-    TvOption,
-    VoxelOption,
-)
+from cli.requests import RequestOptions
 from cli.settings import StoreSettings, load
 from cli.teach import help_of
 from jobs.json_values import job_json
@@ -107,14 +79,14 @@ def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 class _Place:
     """How a job goes into the queue, and what is done then: the options that all kinds share, as typed."""
 
-    store: str | None
-    index: str | None
-    after: list[int] | None
-    priority: int
-    user: str | None
-    attempts: int
-    wait: bool
-    as_json: bool
+    store: StoreOption = None
+    index: IndexOption = None
+    after: AfterOption = None
+    priority: PriorityOption = 0
+    user: UserOption = None
+    attempts: AttemptsOption = 3
+    wait: WaitOption = False
+    as_json: JsonOption = False
 
     def submit(self, kind: str, parameters: dict[str, Any]) -> None:
         """Put a job into the queue and say its number; wait for it if asked to."""
@@ -147,45 +119,13 @@ def system_user() -> str:
 
 
 @_command("reconstruct")
+@takes(options=RequestOptions, place=_Place)
 def submit_reconstruct(
     scan_id: ScanArgument,
-    store: StoreOption = None,
-    index: IndexOption = None,
-    bins: BinsOption = None,
-    voxel: VoxelOption = None,
-    shape: ShapeOption = None,
-    center: CenterOption = None,
-    field_radius: FieldOption = None,
-    outside: OutsideOption = 0.0,
-    window: FilterOption = "ram-lak",
-    cutoff: CutoffOption = 1.0,
-    redundancy: RedundancyOption = "auto",
-    padding: PaddingOption = 0.0,
-    tilted: TiltedOption = "rectify",
-    correction: CorrectionOption = None,
-    backend: BackendOption = "numba",
-    mode: ModeOption = "auto",
-    band_type: BandOption = "float32",
-    slabs: SlabsOption = None,
-    cut: CutOption = "auto",
-    brick: BrickOption = None,
-    detector_binning: BinningOption = "1",
-    mu_range: RangeOption = None,
-    task_memory: MemoryOption = "2GiB",
-    run_id: RunOption = "",
-    tuning: TuningOption = "default",
-    method: MethodOption = "fdk",
-    iterations: IterationsOption = None,
-    subsets: SubsetsOption = None,
-    tv_strength: TvOption = None,
+    options: RequestOptions,
+    place: _Place,
     again: Annotated[bool, typer.Option("--again", help="Compute also what is registered already.")] = False,
     cores: CoresOption = 1,
-    after: AfterOption = None,
-    priority: PriorityOption = 0,
-    user: UserOption = None,
-    attempts: AttemptsOption = 3,
-    wait: WaitOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Submit the reconstruction of a stored scan; a runner (jobs work) does it.
 
@@ -195,71 +135,29 @@ def submit_reconstruct(
         conepacs jobs submit reconstruct stone --filter hann --priority 5 --wait
         conepacs jobs submit reconstruct stone --bin 1 --after 12
     """
-    options = RequestOptions(
-        bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
-        redundancy, outside, padding, tilted, correction,
-    )  # fmt: skip
-    place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("reconstruct", _parameters(options, scan_id) | {"cores": cores, "again": again})
 
 
 @_command("plan")
+@takes(options=RequestOptions, place=_Place)
 def submit_plan(
     scan_id: ScanArgument,
-    store: StoreOption = None,
-    index: IndexOption = None,
-    bins: BinsOption = None,
-    voxel: VoxelOption = None,
-    shape: ShapeOption = None,
-    center: CenterOption = None,
-    field_radius: FieldOption = None,
-    outside: OutsideOption = 0.0,
-    window: FilterOption = "ram-lak",
-    cutoff: CutoffOption = 1.0,
-    redundancy: RedundancyOption = "auto",
-    padding: PaddingOption = 0.0,
-    tilted: TiltedOption = "rectify",
-    correction: CorrectionOption = None,
-    backend: BackendOption = "numba",
-    mode: ModeOption = "auto",
-    band_type: BandOption = "float32",
-    slabs: SlabsOption = None,
-    cut: CutOption = "auto",
-    brick: BrickOption = None,
-    detector_binning: BinningOption = "1",
-    mu_range: RangeOption = None,
-    task_memory: MemoryOption = "2GiB",
-    run_id: RunOption = "",
-    tuning: TuningOption = "default",
-    method: MethodOption = "fdk",
-    iterations: IterationsOption = None,
-    subsets: SubsetsOption = None,
-    tv_strength: TvOption = None,
+    options: RequestOptions,
+    place: _Place,
     cores: CoresOption = 1,
-    after: AfterOption = None,
-    priority: PriorityOption = 0,
-    user: UserOption = None,
-    attempts: AttemptsOption = 3,
-    wait: WaitOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Submit the planning of a reconstruction: what it would do and cost is the job's result.
 
     conepacs jobs submit plan stone --voxel 0.05 --wait
     """
-    options = RequestOptions(
-        bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
-        redundancy, outside, padding, tilted, correction,
-    )  # fmt: skip
-    place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit("plan", _parameters(options, scan_id) | {"cores": cores})
 
 
 @_command(_GENERIC)
+@takes(place=_Place)
 def submit_any(
     kind: Annotated[str, typer.Argument(help="Name of the kind; jobs kinds lists them.", metavar="KIND")],
+    place: _Place,
     parameters: Annotated[
         Path | None, typer.Option("--parameters", "-p", help="File with a JSON object of parameters.", metavar="FILE")
     ] = None,
@@ -267,14 +165,6 @@ def submit_any(
         list[str] | None,
         typer.Option("--set", help="A parameter; its value is JSON, or a text.  Repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    store: StoreOption = None,
-    index: IndexOption = None,
-    after: AfterOption = None,
-    priority: PriorityOption = 0,
-    user: UserOption = None,
-    attempts: AttemptsOption = 3,
-    wait: WaitOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Submit a job of any kind with plain parameters; what is set wins over what the file says.
 
@@ -282,7 +172,6 @@ def submit_any(
     conepacs jobs submit plan --set scan_id=stone --set bins=[0,1]
     """
     values = _read_object(parameters) if parameters is not None else {}
-    place = _Place(store, index, after, priority, user, attempts, wait, as_json)
     place.submit(kind, values | _assigned(assignments or []))
 
 

@@ -10,40 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.archive import open_existing_store
+from cli.bundles import takes
 from cli.options import JsonOption, StoreOption
 from cli.output import mebibytes, print_json, print_pairs
 from cli.plan_lines import cost_rows, cut_line, method_row
-from cli.requests import (
-    BackendOption,
-    BandOption,
-    BinningOption,
-    BinsOption,
-    BrickOption,
-    CenterOption,
-    CorrectionOption,
-    CutoffOption,
-    CutOption,
-    FieldOption,
-    FilterOption,
-    IterationsOption,
-    MemoryOption,
-    MethodOption,
-    ModeOption,
-    OutsideOption,
-    PaddingOption,
-    ProbeOption,
-    RangeOption,
-    RedundancyOption,
-    RequestOptions,
-    RunOption,
-    ShapeOption,
-    SlabsOption,
-    SubsetsOption,
-    TiltedOption,
-    TuningOption,
-    TvOption,
-    VoxelOption,
-)
+from cli.requests import ProbeOption, RequestOptions
 from cli.settings import StoreSettings, load
 
 if TYPE_CHECKING:
@@ -70,39 +41,14 @@ SeedOption = Annotated[
 ]
 
 
+@takes(options=RequestOptions)
 def plan(
     context: typer.Context,
+    options: RequestOptions,
     scan_ids: ScansArgument = None,
     described: DescribedOption = None,
     cluster: ClusterOption = None,
     store: StoreOption = None,
-    bins: BinsOption = None,
-    voxel: VoxelOption = None,
-    shape: ShapeOption = None,
-    center: CenterOption = None,
-    field_radius: FieldOption = None,
-    outside: OutsideOption = 0.0,
-    window: FilterOption = "ram-lak",
-    cutoff: CutoffOption = 1.0,
-    redundancy: RedundancyOption = "auto",
-    padding: PaddingOption = 0.0,
-    tilted: TiltedOption = "rectify",
-    correction: CorrectionOption = None,
-    backend: BackendOption = "numba",
-    mode: ModeOption = "auto",
-    band_type: BandOption = "float32",
-    slabs: SlabsOption = None,
-    cut: CutOption = "auto",
-    brick: BrickOption = None,
-    detector_binning: BinningOption = "1",
-    mu_range: RangeOption = None,
-    task_memory: MemoryOption = "2GiB",
-    run_id: RunOption = "",
-    tuning: TuningOption = "default",
-    method: MethodOption = "fdk",
-    iterations: IterationsOption = None,
-    subsets: SubsetsOption = None,
-    tv_strength: TvOption = None,
     probe: ProbeOption = False,
     cores: Annotated[
         int | None,
@@ -127,11 +73,6 @@ def plan(
     from spark_jobs.planning.plan import make_plan
     from spark_jobs.planning.plan_figures import plan_figures
 
-    options = RequestOptions(
-        bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
-        redundancy, outside, padding, tilted, correction,
-    )  # fmt: skip
     for scan_id in scan_ids or []:
         options.request(scan_id)  # a wrong option is told before any store is looked for
     scans = [*_stored_scans(scan_ids or [], store), *_described_scans(described or [])]
@@ -150,7 +91,7 @@ def plan(
 
         if not scan_ids:
             raise typer.BadParameter("--probe reads a stored scan: give its id")
-        tune_scan(scans[0].store, requests[0], name=tuning)
+        tune_scan(scans[0].store, requests[0], name=options.tuning)
     plans = [make_plan(scan, request) for scan, request in zip(scans, requests, strict=True)]
     n_cores = cores or os.cpu_count() or 1
     if as_json:

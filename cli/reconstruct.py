@@ -11,39 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bundles import takes
 from cli.options import IndexOption, JsonOption, StoreOption
 from cli.output import print_json, print_table, stage_progress
-from cli.requests import (
-    BackendOption,
-    BandOption,
-    BinningOption,
-    BinsOption,
-    BrickOption,
-    CenterOption,
-    CorrectionOption,
-    CutoffOption,
-    CutOption,
-    FieldOption,
-    FilterOption,
-    IterationsOption,
-    MemoryOption,
-    MethodOption,
-    ModeOption,
-    OutsideOption,
-    PaddingOption,
-    ProbeOption,
-    RangeOption,
-    RedundancyOption,
-    RequestOptions,
-    RunOption,
-    ShapeOption,
-    SlabsOption,
-    SubsetsOption,
-    TiltedOption,
-    TuningOption,
-    TvOption,
-    VoxelOption,
-)
+from cli.requests import ProbeOption, RequestOptions
 from cli.settings import load
 from storage.log_context import log_context
 
@@ -58,37 +29,12 @@ if TYPE_CHECKING:
 ScansArgument = Annotated[list[str], typer.Argument(help="Ids of stored scans.", metavar="SCAN_ID")]
 
 
+@takes(options=RequestOptions)
 def reconstruct(
     scan_ids: ScansArgument,
+    options: RequestOptions,
     store: StoreOption = None,
     index: IndexOption = None,
-    bins: BinsOption = None,
-    voxel: VoxelOption = None,
-    shape: ShapeOption = None,
-    center: CenterOption = None,
-    field_radius: FieldOption = None,
-    outside: OutsideOption = 0.0,
-    window: FilterOption = "ram-lak",
-    cutoff: CutoffOption = 1.0,
-    redundancy: RedundancyOption = "auto",
-    padding: PaddingOption = 0.0,
-    tilted: TiltedOption = "rectify",
-    correction: CorrectionOption = None,
-    backend: BackendOption = "numba",
-    mode: ModeOption = "auto",
-    band_type: BandOption = "float32",
-    slabs: SlabsOption = None,
-    cut: CutOption = "auto",
-    brick: BrickOption = None,
-    detector_binning: BinningOption = "1",
-    mu_range: RangeOption = None,
-    task_memory: MemoryOption = "2GiB",
-    run_id: RunOption = "",
-    tuning: TuningOption = "default",
-    method: MethodOption = "fdk",
-    iterations: IterationsOption = None,
-    subsets: SubsetsOption = None,
-    tv_strength: TvOption = None,
     probe: ProbeOption = False,
     master: Annotated[
         str | None,
@@ -124,11 +70,6 @@ def reconstruct(
     from ingest.chunks import open_scan_chunks
     from spark_jobs.running.reconstruct_scan import reconstruct_scan
 
-    options = RequestOptions(
-        bins, voxel, shape, center, field_radius, window, cutoff, backend, mode, band_type, slabs, mu_range,
-        task_memory, run_id, cut, brick, detector_binning, tuning, method, iterations, subsets, tv_strength,
-        redundancy, outside, padding, tilted, correction,
-    )  # fmt: skip
     requests = [options.request(scan_id) for scan_id in scan_ids]
     settings = load(JobSettings, store=store, index=index)
     spark_settings = settings.spark if master is None else dataclasses.replace(settings.spark, master=master)
@@ -142,7 +83,9 @@ def reconstruct(
 
         with log_context(scan_id=requests[0].scan_id), stage_progress(as_json) as show:
             starter = session_starter(spark_settings, show, log_file)
-            tune_scan(opened, requests[0], name=tuning, session=starter, task_threads=spark_settings.task_threads)
+            tune_scan(
+                opened, requests[0], name=options.tuning, session=starter, task_threads=spark_settings.task_threads
+            )
     results = []
     for request in requests:
         with log_context(scan_id=request.scan_id), stage_progress(as_json) as show:

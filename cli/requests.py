@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the options of ``plan`` and ``reconstruct`` to a reconstruction request."""
+"""The options that ``plan``, ``reconstruct`` and their jobs share, and the request that they come to."""
 
 from __future__ import annotations
 
@@ -175,35 +175,35 @@ def correction_of(texts: list[str]) -> CorrectionParameters:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """The options as typed."""
+    """What is reconstructed and how: the options as typed."""
 
-    bins: list[int] | None
-    voxel: str | None
-    shape: str | None
-    center: str | None
-    field_radius: float | None
-    window: str
-    cutoff: float
-    backend: str
-    mode: str
-    band_type: str
-    slabs: int | None
-    mu_range: str | None
-    task_memory: str
-    run_id: str
-    cut: str = "auto"
-    brick: str | None = None
-    detector_binning: str = "1"
-    tuning: str = "default"
-    method: str = "fdk"
-    iterations: int | None = None
-    subsets: int | None = None
-    tv_strength: float | None = None
-    redundancy: str = "auto"
-    outside: float = 0.0
-    padding: float = 0.0
-    tilted: str = "rectify"
-    correction: list[str] | None = None
+    bins: BinsOption = None
+    voxel: VoxelOption = None
+    shape: ShapeOption = None
+    center: CenterOption = None
+    field_radius: FieldOption = None
+    outside: OutsideOption = 0.0
+    window: FilterOption = "ram-lak"
+    cutoff: CutoffOption = 1.0
+    redundancy: RedundancyOption = "auto"
+    padding: PaddingOption = 0.0
+    tilted: TiltedOption = "rectify"
+    correction: CorrectionOption = None
+    backend: BackendOption = "numba"
+    mode: ModeOption = "auto"
+    band_type: BandOption = "float32"
+    slabs: SlabsOption = None
+    cut: CutOption = "auto"
+    brick: BrickOption = None
+    detector_binning: BinningOption = "1"
+    mu_range: RangeOption = None
+    task_memory: MemoryOption = "2GiB"
+    run_id: RunOption = ""
+    tuning: TuningOption = "default"
+    method: MethodOption = "fdk"
+    iterations: IterationsOption = None
+    subsets: SubsetsOption = None
+    tv_strength: TvOption = None
 
     def request(self, scan_id: str) -> ReconstructionRequest:
         """Make the request for one scan."""

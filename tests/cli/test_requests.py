@@ -12,15 +12,6 @@ from spark_jobs.planning.request import request_from_json
 from spark_jobs.running.kinds import SPARK_KINDS, request_of, values_of
 
 
-def options(**typed):
-    usual = {
-        "bins": None, "voxel": None, "shape": None, "center": None, "field_radius": None, "window": "ram-lak",
-        "cutoff": 1.0, "backend": "numba", "mode": "auto", "band_type": "float32", "slabs": None, "mu_range": None,
-        "task_memory": "2GiB", "run_id": "",
-    }  # fmt: skip
-    return RequestOptions(**(usual | typed))
-
-
 @pytest.mark.parametrize(
     "typed",
     [
@@ -30,18 +21,20 @@ def options(**typed):
     ],
 )
 def test_what_is_typed_reaches_the_job_unchanged(typed):
-    request = options(**typed).request("stone")
+    request = RequestOptions(**typed).request("stone")
     assert request_of(read_parameters(SPARK_KINDS["reconstruct"], values_of(request))) == request
     assert request_from_json(request.to_json()) == request
 
 
 def test_values_reach_their_places():
-    request = options(redundancy="wang", outside=-0.02, padding=0.1, tilted="general", voxel="3,2,1").request("stone")
+    request = RequestOptions(redundancy="wang", outside=-0.02, padding=0.1, tilted="general", voxel="3,2,1").request(
+        "stone"
+    )
     fdk = request.fdk
     assert (fdk.redundancy, fdk.outside_value, fdk.truncation_padding, fdk.tilted) == ("wang", -0.02, 0.1, "general")
     assert request.pitch_zyx_mm == (3.0, 2.0, 1.0)
-    assert options(voxel="0.5").request("stone").pitch_zyx_mm == (0.5, 0.5, 0.5)
-    assert options(correction=["bad_pixels=keep"]).request("stone").correction.bad_pixels == "keep"
+    assert RequestOptions(voxel="0.5").request("stone").pitch_zyx_mm == (0.5, 0.5, 0.5)
+    assert RequestOptions(correction=["bad_pixels=keep"]).request("stone").correction.bad_pixels == "keep"
 
 
 @pytest.mark.parametrize(
@@ -56,4 +49,4 @@ def test_values_reach_their_places():
 )
 def test_what_cannot_be_is_one_sentence(typed, error, said):
     with pytest.raises(error, match=said):
-        options(**typed).request("stone")
+        RequestOptions(**typed).request("stone")
