@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.archive import open_existing_store, open_index, open_queue
-from cli.options import IndexOption, StoreOption, parse_bytes
+from cli.options import IndexOption, MasterOption, SparkLogOption, StoreOption, parse_bytes
 from cli.settings import load
 
 if TYPE_CHECKING:
@@ -66,21 +66,8 @@ def work(
     ] = None,
     store: StoreOption = None,
     index: IndexOption = None,
-    master: Annotated[
-        str | None,
-        typer.Option(
-            "--master",
-            help=r"Spark master: local\[2], spark://host:port, yarn, k8s://...",
-            metavar="URL",
-            show_default="local[*], or as conepacs.toml says",
-        ),
-    ] = None,
-    spark_log: Annotated[
-        Path | None,
-        typer.Option(
-            "--spark-log", help="Where Spark's own log goes.", metavar="FILE", show_default="in the temporary folder"
-        ),
-    ] = None,
+    master: MasterOption = None,
+    spark_log: SparkLogOption = None,
 ) -> None:
     """Work jobs off by Spark until told to end.
 

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.archive import open_existing_store
+from cli.bundles import takes
 from cli.options import JsonOption, StoreOption
 from cli.output import print_json, print_pairs
 from cli.settings import StoreSettings, load
+
+if TYPE_CHECKING:
+    from ingest.chunks import StoredScan
 
 ScanArgument = Annotated[str, typer.Argument(help="Id of a stored scan.", metavar="SCAN_ID", show_default=False)]
 BinOption = Annotated[int, typer.Option("--bin", help="Energy bin, from 0.", metavar="BIN", min=0)]
@@ -34,22 +39,49 @@ OutOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class LookOptions:
+    """What is looked at and where the picture goes: the options of both looks, as typed."""
+
+    store: StoreOption = None
+    bin_index: BinOption = 0
+    z_mm: HeightOption = None
+    voxels: VoxelsOption = 256
+    views: ViewsOption = 180
+    window: WindowOption = "hann"
+    cutoff: CutoffOption = 1.0
+    field_radius: FieldOption = None
+    backend: BackendOption = "numba"
+    out: OutOption = None
+    as_json: JsonOption = False
+
+    def look(self) -> dict[str, Any]:
+        """Parameters of both kinds of looks but for the scan."""
+        return {
+            "bin_index": self.bin_index,
+            "z_mm": self.z_mm,
+            "voxels": self.voxels,
+            "views": self.views,
+            "filter_window": self.window,
+            "cutoff": self.cutoff,
+            "field_radius_mm": self.field_radius,
+            "backend": self.backend,
+        }
+
+    def stored(self, scan_id: str) -> StoredScan:
+        """Open the scan."""
+        from ingest.chunks import open_scan_chunks
+
+        return open_scan_chunks(open_existing_store(load(StoreSettings, store=self.store).store), scan_id)
+
+
+@takes(options=LookOptions)
 def preview(
     scan_id: ScanArgument,
-    store: StoreOption = None,
-    bin_index: BinOption = 0,
+    options: LookOptions,
     coarse: Annotated[
         bool, typer.Option("--coarse", help="The whole volume in coarse voxels instead of one slice.")
     ] = False,
-    z_mm: HeightOption = None,
-    voxels: VoxelsOption = 256,
-    views: ViewsOption = 180,
-    window: WindowOption = "hann",
-    cutoff: CutoffOption = 1.0,
-    field_radius: FieldOption = None,
-    backend: BackendOption = "numba",
-    out: OutOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Look at one slice, or at the whole volume in coarse voxels, from some of the views: in seconds, without Spark.
 
@@ -61,20 +93,17 @@ def preview(
     """
     from spark_jobs.looks.parameters import PreviewParameters
 
-    parameters = PreviewParameters(
-        scan_id, bin_index, coarse, z_mm, voxels, views, window, cutoff, field_radius, backend
-    )  # fmt: skip
-    from ingest.chunks import open_scan_chunks
+    parameters = PreviewParameters(scan_id, coarse=coarse, **options.look())
     from spark_jobs.looks.kind_runs import preview_figures
     from spark_jobs.looks.preview import preview as look_at
     from spark_jobs.looks.sheet import preview_png
 
-    stored = open_scan_chunks(open_existing_store(load(StoreSettings, store=store).store), scan_id)
-    look = look_at(stored, parameters)
-    path = _write(out or Path(f"{scan_id}-preview.png"), preview_png(look))
-    _tell(f"Preview of {scan_id}", preview_figures(look) | {"picture": path}, as_json=as_json)
+    look = look_at(options.stored(scan_id), parameters)
+    path = _write(options.out or Path(f"{scan_id}-preview.png"), preview_png(look))
+    _tell(f"Preview of {scan_id}", preview_figures(look) | {"picture": path}, as_json=options.as_json)
 
 
+@takes(options=LookOptions)
 def sweep(
     scan_id: ScanArgument,
     parameter: Annotated[
@@ -95,17 +124,8 @@ def sweep(
             "--score", help="By which it is judged: entropy (less is better) or sharpness (more is).", metavar="NAME"
         ),
     ] = "entropy",
-    store: StoreOption = None,
-    bin_index: BinOption = 0,
-    z_mm: HeightOption = None,
-    voxels: VoxelsOption = 256,
-    views: ViewsOption = 180,
-    window: WindowOption = "hann",
-    cutoff: CutoffOption = 1.0,
-    field_radius: FieldOption = None,
-    backend: BackendOption = "numba",
-    out: OutOption = None,
-    as_json: JsonOption = False,
+    *,
+    options: LookOptions,
 ) -> None:
     """Reconstruct one slice with many values of one parameter, score each, and draw all on a contact sheet.
 
@@ -118,19 +138,16 @@ def sweep(
     from spark_jobs.looks.parameters import SweepParameters
 
     parameters = SweepParameters(
-        scan_id, bin_index, coarse=False, z_mm=z_mm, voxels=voxels, views=views, filter_window=window, cutoff=cutoff,
-        field_radius_mm=field_radius, backend=backend, parameter=parameter,  # type: ignore[arg-type]
-        values=_values(parameter, values, start, stop, steps), score=score,  # type: ignore[arg-type]
+        scan_id, coarse=False, parameter=parameter,  # type: ignore[arg-type]
+        values=_values(parameter, values, start, stop, steps), score=score, **options.look(),  # type: ignore[arg-type]
     )  # fmt: skip
-    from ingest.chunks import open_scan_chunks
     from spark_jobs.looks.kind_runs import sweep_figures
     from spark_jobs.looks.sheet import contact_sheet
     from spark_jobs.looks.sweep import sweep as sweep_over
 
-    stored = open_scan_chunks(open_existing_store(load(StoreSettings, store=store).store), scan_id)
-    found = sweep_over(stored, parameters)
-    path = _write(out or Path(f"{scan_id}-sweep.png"), contact_sheet(found, parameters.parameter))
-    _tell(f"Sweep of {scan_id}", sweep_figures(found, parameters) | {"picture": path}, as_json=as_json)
+    found = sweep_over(options.stored(scan_id), parameters)
+    path = _write(options.out or Path(f"{scan_id}-sweep.png"), contact_sheet(found, parameters.parameter))
+    _tell(f"Sweep of {scan_id}", sweep_figures(found, parameters) | {"picture": path}, as_json=options.as_json)
 
 
 def _values(

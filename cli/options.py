@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,19 @@ JournalOption = Annotated[
     str | None,
     typer.Option(
         "--journal", help="Folder for received objects.", metavar="FOLDER", show_default="journal/ in a local store"
+    ),
+]
+MasterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--master", help=r"Spark master: local\[2], spark://host:port, yarn, k8s://...", metavar="URL",
+        show_default="local[*], or as conepacs.toml says",
+    ),
+]  # fmt: skip
+SparkLogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--spark-log", help="Where Spark's own log goes.", metavar="FILE", show_default="in the temporary folder"
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

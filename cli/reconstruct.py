@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.bundles import takes
-from cli.options import IndexOption, JsonOption, StoreOption
+from cli.options import IndexOption, JsonOption, MasterOption, SparkLogOption, StoreOption
 from cli.output import print_json, print_table, stage_progress
 from cli.requests import ProbeOption, RequestOptions
 from cli.settings import load
@@ -36,22 +36,9 @@ def reconstruct(
     store: StoreOption = None,
     index: IndexOption = None,
     probe: ProbeOption = False,
-    master: Annotated[
-        str | None,
-        typer.Option(
-            "--master",
-            help=r"Spark master: local\[2], spark://host:port, yarn, k8s://...",
-            metavar="URL",
-            show_default="local[*], or as conepacs.toml says",
-        ),
-    ] = None,
+    master: MasterOption = None,
     again: Annotated[bool, typer.Option("--again", help="Compute also what is registered already.")] = False,
-    spark_log: Annotated[
-        Path | None,
-        typer.Option(
-            "--spark-log", help="Where Spark's own log goes.", metavar="FILE", show_default="in the temporary folder"
-        ),
-    ] = None,
+    spark_log: SparkLogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Reconstruct one stored scan or a batch of them into DICOM series that viewers find.
