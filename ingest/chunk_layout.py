@@ -90,7 +90,8 @@ class ChunkLayout:
     kind : what the pixels are.
     pixel_type : dtype of a pixel, stored little-endian.
     n_bins, n_views, n_rows, n_cols : size; for flat and dark frames the view axis counts the frames.
-    camera_position : where the camera stood.
+    camera_position : where the camera stood for flat or dark frames that are only for its views; else 0.  Projections
+        lie in the order of the scan: the manifest says where the camera stood for each of them.
     view_block : views of a block; the last block may hold fewer.
     row_group : detector rows of a row group; the last of a block may hold fewer.
     blocks_per_file : view blocks of a file; the last file takes what would be too small for one of its own.
@@ -170,12 +171,22 @@ def projection_layout(
     return _layout("projection", scan, scan.n_views, view_block, file_bytes)
 
 
-def frames_layout(kind: ChunkKind, scan: Scan, n_frames: int) -> ChunkLayout:
-    """Return the layout of flat or dark frames or of a bad-pixel mask: one file for each bin."""
-    return _layout(kind, scan, n_frames, min(n_frames, MAX_VIEW_BLOCK), None)
+def frames_layout(kind: ChunkKind, scan: Scan, n_frames: int, position: int | None = None) -> ChunkLayout:
+    """Return the layout of a bad-pixel mask, or of flat or dark frames: one file for each bin.
+
+    `position` is the camera position whose own frames they are, None where they serve all views.
+    """
+    return _layout(kind, scan, n_frames, min(n_frames, MAX_VIEW_BLOCK), None, position)
 
 
-def _layout(kind: ChunkKind, scan: Scan, n_views: int, view_block: int, file_bytes: int | None) -> ChunkLayout:
+def layout_name(kind: ChunkKind, position: int | None = None) -> str:
+    """Return what the layout of a kind is called in the manifest: ``flat``, or ``flat-pos01`` of a camera position."""
+    return kind if position is None else f"{kind}-pos{position:02d}"
+
+
+def _layout(
+    kind: ChunkKind, scan: Scan, n_views: int, view_block: int, file_bytes: int | None, position: int | None = None
+) -> ChunkLayout:
     """Sizes that follow from the view block."""
     pixel_type = "uint8" if kind == "bad_pixels" else scan.pixel_type
     row_bytes = view_block * scan.n_cols * np.dtype(pixel_type).itemsize
@@ -188,7 +199,7 @@ def _layout(kind: ChunkKind, scan: Scan, n_views: int, view_block: int, file_byt
         n_views=n_views,
         n_rows=scan.n_rows,
         n_cols=scan.n_cols,
-        camera_position=0 if frames is None else frames.camera_position,
+        camera_position=position if position is not None else 0 if frames is None else frames.camera_position,
         view_block=view_block,
         row_group=choose_row_group(scan.n_rows, row_bytes),
         blocks_per_file=n_blocks if file_bytes is None else min(n_blocks, -(-file_bytes // (row_bytes * scan.n_rows))),

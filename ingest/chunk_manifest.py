@@ -11,9 +11,9 @@ import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ingest.chunk_layout import KINDS, ChunkKind, ChunkLayout
+from ingest.chunk_layout import ChunkKind, ChunkLayout, layout_name
 from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, IngestError, ScanDescriptionError, UnknownScanError
 from ingest.manifest import canonical_json, scan_from_json, scan_to_json
@@ -21,11 +21,14 @@ from ingest.scan import check_scan_id
 from storage.errors import MissingFileError
 
 if TYPE_CHECKING:
-    from ingest.scan import Scan
+    from ingest.scan import FieldFrames, Scan
     from storage.filesystem import Store
 
 SCANS_FOLDER = "scans"
 MANIFEST_NAME = "manifest.json"
+
+#: Of one set of flat or dark frames, of each camera position's, or of none.
+FieldDigests: TypeAlias = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +45,36 @@ class ChunkFile:
 
 @dataclass(frozen=True, slots=True)
 class PixelDigests:
-    """Sha256 of the source's pixels, little-endian, C order: (bin, row, col) of each view; whole arrays else."""
+    """Sha256 of the source's pixels, little-endian, C order: (bin, row, col) of each view; whole arrays else.
+
+    Flat and dark frames of camera positions have one digest for each position.
+    """
 
     views: tuple[str, ...]
-    flats: str | None = None
-    darks: str | None = None
+    flats: FieldDigests = None
+    darks: FieldDigests = None
     bad_pixels: str | None = None
+
+    def of(self, kind: ChunkKind, position: int | None = None) -> str | None:
+        """Digest of the flat or dark frames (of a camera position) or of the mask; None where there are none."""
+        found = {"flat": self.flats, "dark": self.darks}.get(kind, self.bad_pixels)
+        if isinstance(found, tuple):
+            return found[position] if position is not None and position < len(found) else None
+        return found if position is None else None
 
 
 @dataclass(frozen=True, slots=True)
 class ScanManifest:
     """What ``manifest.json`` says.
 
-    ``group_bytes`` are the projections' stored bytes for each bin and row group, summed over the view blocks:
-    what a plan needs to know what a band of rows costs.  `schema_version` is that of the chunk files too.
+    `layouts` are named by `layout_name`.  `group_bytes` are the projections' stored bytes for each bin and row group,
+    summed over the view blocks: what a plan needs to know what a band of rows costs.  `schema_version` is that of the
+    chunk files too.
     """
 
     scan: Scan
     digests: PixelDigests
-    layouts: dict[ChunkKind, ChunkLayout]
+    layouts: dict[str, ChunkLayout]
     files: tuple[ChunkFile, ...]
     group_bytes: tuple[tuple[int, ...], ...]
     schema_version: int = CHUNK_SCHEMA_VERSION
@@ -80,6 +94,15 @@ class ScanManifest:
         """Size of all chunk files [B]."""
         return sum(file.bytes for file in self.files)
 
+    def layout_of(self, kind: ChunkKind, position: int | None = None) -> ChunkLayout | None:
+        """How the frames of a kind are cut up that serve a camera position's views; None where there are none."""
+        own = self.layouts.get(layout_name(kind, position))
+        return self.layouts.get(kind) if own is None else own
+
+    def field_layouts(self, kind: ChunkKind) -> tuple[ChunkLayout, ...]:
+        """How all frames of a kind are cut up, by camera position; () where there are none."""
+        return tuple(layout for layout in self.layouts.values() if layout.kind == kind)
+
     def to_bytes(self) -> bytes:
         """Return the manifest as canonical JSON."""
         values = {
@@ -87,7 +110,7 @@ class ScanManifest:
             "manifest_sha256": self.sha256,
             "scan": scan_to_json(self.scan),
             "pixels": _digests_to_json(self.digests),
-            "layouts": {kind: asdict(layout) for kind, layout in self.layouts.items()},
+            "layouts": {name: asdict(layout) for name, layout in self.layouts.items()},
             "files": [file_to_json(file) for file in self.files],
             "row_group_bytes": [list(sizes) for sizes in self.group_bytes],
             "totals": {
@@ -143,8 +166,13 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
         pixels = values["pixels"]
         manifest = ScanManifest(
             scan=scan_from_json(values["scan"], source),
-            digests=PixelDigests(tuple(pixels["views"]), pixels["flats"], pixels["darks"], pixels["bad_pixels"]),
-            layouts={kind: ChunkLayout(**values["layouts"][kind]) for kind in KINDS if kind in values["layouts"]},
+            digests=PixelDigests(
+                views=tuple(pixels["views"]),
+                flats=_field_digests(pixels["flats"]),
+                darks=_field_digests(pixels["darks"]),
+                bad_pixels=pixels["bad_pixels"],
+            ),
+            layouts={name: ChunkLayout(**layout) for name, layout in sorted(values["layouts"].items())},
             files=tuple(file_from_json(file) for file in values["files"]),
             group_bytes=tuple(tuple(sizes) for sizes in values["row_group_bytes"]),
             schema_version=version,
@@ -159,6 +187,7 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
     layout = manifest.layouts.get("projection")
     if layout is None or [len(sizes) for sizes in manifest.group_bytes] != [len(layout.row_groups)] * layout.n_bins:
         raise ChunkCorruptError(f"{source} does not describe the projections and the sizes of their row groups")
+    _require_fields(manifest, source)
     return manifest
 
 
@@ -175,7 +204,26 @@ def file_from_json(values: dict[str, Any]) -> ChunkFile:
 
 def _digests_to_json(digests: PixelDigests) -> dict[str, Any]:
     """Digests as plain JSON values."""
-    return {**asdict(digests), "views": list(digests.views)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(digests).items()}
+
+
+def _field_digests(value: Any) -> FieldDigests:
+    """Digests of flat or dark frames as they were written."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _require_fields(manifest: ScanManifest, source: str) -> None:
+    """Refuse a manifest whose flat or dark frames are not where the scan says."""
+    kinds: tuple[tuple[ChunkKind, FieldFrames | None], ...] = (
+        ("flat", manifest.scan.flats), ("dark", manifest.scan.darks),
+    )  # fmt: skip
+    for kind, frames in kinds:
+        expected = {} if frames is None else {
+            layout_name(kind, position): frames.frames_at(position) for position in frames.positions
+        }  # fmt: skip
+        found = {name: layout.n_views for name, layout in manifest.layouts.items() if layout.kind == kind}
+        if found != {name: end - first for name, (first, end) in expected.items()}:
+            raise ChunkCorruptError(f"{source} does not describe the {kind} frames that the scan has")
 
 
 def _unknown_scan(store: Store, scan_id: str) -> str:

@@ -124,7 +124,7 @@ class StoredScan:
         IngestError
             If an index lies outside of the scan, or `out` does not fit.
         """
-        return self._read("projection", bin_index, view_block_index, row_start, row_stop, out)
+        return self._read(self.layout, bin_index, view_block_index, row_start, row_stop, out)
 
     def read_rows_by_row(self, bin_index: int, view_block_index: int, row_start: int, row_stop: int) -> NDArray[Any]:
         """Like `read_rows`, but (row, view, col), the order in which it is stored."""
@@ -146,13 +146,25 @@ class StoredScan:
         self._read_windows(layout, bin_index, block, (0, layout.n_rows), frame, first_view=offset)
         return frame[:, 0]
 
-    def read_flats(self, bin_index: int, row_start: int = 0, row_stop: int | None = None) -> NDArray[Any] | None:
-        """Read a band of rows of all flat frames as (frame, row, col), or None if the scan has none."""
-        return self._read_frames("flat", bin_index, row_start, row_stop)
+    def read_flats(
+        self, bin_index: int, row_start: int = 0, row_stop: int | None = None, *, position: int | None = None
+    ) -> NDArray[Any] | None:
+        """Read a band of rows of the flat frames as (frame, row, col), or None if the scan has none.
 
-    def read_darks(self, bin_index: int, row_start: int = 0, row_stop: int | None = None) -> NDArray[Any] | None:
-        """Read a band of rows of all dark frames as (frame, row, col), or None if the scan has none."""
-        return self._read_frames("dark", bin_index, row_start, row_stop)
+        `position` is the camera position of the views that they are for; without one the set that serves all views.
+
+        Raises
+        ------
+        IngestError
+            If each position has flat frames of its own and none is named, or there is no such position.
+        """
+        return self._read_frames("flat", bin_index, row_start, row_stop, position)
+
+    def read_darks(
+        self, bin_index: int, row_start: int = 0, row_stop: int | None = None, *, position: int | None = None
+    ) -> NDArray[Any] | None:
+        """Read a band of rows of the dark frames as `read_flats` does."""
+        return self._read_frames("dark", bin_index, row_start, row_stop, position)
 
     def read_bad_pixels(self, row_start: int = 0, row_stop: int | None = None) -> NDArray[np.bool_] | None:
         """Read a band of rows of the mask of bad pixels as (row, col) bool, or None if the scan has none."""
@@ -181,19 +193,25 @@ class StoredScan:
         )
 
     def _read_frames(
-        self, kind: ChunkKind, bin_index: int, row_start: int, row_stop: int | None
+        self, kind: ChunkKind, bin_index: int, row_start: int, row_stop: int | None, position: int | None = None
     ) -> NDArray[Any] | None:
-        """All frames of a kind, (frame, row, col)."""
-        layout = self.manifest.layouts.get(kind)
+        """All frames of a kind that serve a camera position's views, (frame, row, col)."""
+        layout = self.manifest.layout_of(kind, position)
         if layout is None:
-            return None
+            known = len(self.manifest.field_layouts(kind))
+            if not known:
+                return None
+            asked = "none is named" if position is None else f"position {position} is asked for"
+            raise IngestError(
+                f"scan {self.scan.scan_id} has {kind} frames of the camera positions 0 to {known - 1}, but {asked}"
+            )
         row_stop = layout.n_rows if row_stop is None else row_stop
         blocks = range(layout.n_view_blocks)
-        return np.concatenate([self._read(kind, bin_index, block, row_start, row_stop, None) for block in blocks])
+        return np.concatenate([self._read(layout, bin_index, block, row_start, row_stop, None) for block in blocks])
 
     def _read(
         self,
-        kind: ChunkKind,
+        layout: ChunkLayout,
         bin_index: int,
         block_index: int,
         row_start: int,
@@ -201,7 +219,6 @@ class StoredScan:
         out: NDArray[Any] | None,
     ) -> NDArray[Any]:
         """A band of rows of one view block, (view, row, col)."""
-        layout = self.manifest.layouts[kind]
         self._require(layout, bin_index, block_index, row_start, row_stop)
         start, stop = layout.view_blocks[block_index]
         shape = (stop - start, row_stop - row_start, layout.n_cols)

@@ -30,6 +30,7 @@ DESCRIPTION_NAMES = ("scan.toml", "scan.json")
 Rows = Literal["bottom-up", "top-down"]
 Cols = Literal["left-to-right", "right-to-left"]
 Turn = Literal["counter-clockwise", "clockwise"]
+FieldKind = Literal["flats", "darks"]
 
 #: Keys of ``[scan]`` that `SourceOptions.settings` may give or override.
 SCAN_SETTINGS: dict[str, Any] = {"white_level": float, "n_views": int, "repeat_views": int, "bin_pixels": int}
@@ -93,6 +94,17 @@ class GeometrySection:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraPosition:
+    """One of ``[[camera_positions]]``: which views the camera took there, where it stood, and its field frames."""
+
+    views: str | tuple[int, ...] | None = None
+    offset_u_mm: float | None = None
+    center_col: float | None = None
+    flats: str | None = None
+    darks: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ScanDescription:
     """A parsed description; all sections empty where there is no file.
 
@@ -100,6 +112,7 @@ class ScanDescription:
     ----------
     path : the file, or None.
     bins : the energy bins, or () where the files say.
+    camera_positions : where a narrow camera stepped to, or ().
     rows, cols : how the frames are stored, the reader's default filled in.
     settings : ``[settings]``, then `SourceOptions.settings` over it; the reader knows the keys.
     """
@@ -109,6 +122,7 @@ class ScanDescription:
     files: FilesSection = field(default_factory=FilesSection)
     geometry: GeometrySection | None = None
     bins: tuple[EnergyBin, ...] = ()
+    camera_positions: tuple[CameraPosition, ...] = ()
     exposure: Exposure = field(default_factory=Exposure)
     subject: Subject = field(default_factory=Subject)
     order: Order = field(default_factory=Order)
@@ -124,6 +138,35 @@ class ScanDescription:
     def file(self, name: str) -> Path:
         """Path of a file that the description names."""
         return Path(name) if self.path is None else self.path.parent / name
+
+    def by_position(self, kind: FieldKind) -> bool:
+        """Whether flat or dark frames are named for each camera position."""
+        return any(getattr(position, kind) is not None for position in self.camera_positions)
+
+    def field_patterns(self, kind: FieldKind) -> tuple[str, ...]:
+        """Return the names of flat or dark frames: one for all views, one for each camera position, or none.
+
+        Raises
+        ------
+        ScanDescriptionError
+            If a camera position has none while others have, or some are named for all views too.
+        """
+        for_all: str | None = getattr(self.files, kind)
+        if not self.by_position(kind):
+            return () if for_all is None else (for_all,)
+        where = f"{self.name}: [[camera_positions]]"
+        if for_all is not None:
+            raise ScanDescriptionError(f"{where} name {kind}, and [files] names '{for_all}' for all views: keep one")
+        patterns: list[str] = []
+        for number, position in enumerate(self.camera_positions):
+            pattern: str | None = getattr(position, kind)
+            if pattern is None:
+                raise ScanDescriptionError(
+                    f"{where} {number} names no {kind}, while others do: name {kind} for each position, or one set "
+                    "for all in [files]"
+                )
+            patterns.append(pattern)
+        return tuple(patterns)
 
 
 def find_description(source: Path) -> Path | None:
@@ -159,7 +202,7 @@ def read_description(path: Path) -> ScanDescription:
     except ValueError as error:
         raise ScanDescriptionError(f"{path} is not a {path.suffix.lower()[1:].upper()} file: {error}") from error
     tables = require_table(tables, str(path))
-    sections = ("scan", "files", "geometry", "exposure", "subject", "order", "bins", "settings")
+    sections = ("scan", "files", "geometry", "camera_positions", "exposure", "subject", "order", "bins", "settings")
     refuse_unknown_keys(tables, sections, str(path))
     settings = require_table(tables.get("settings", {}), f"{path}: [settings]")
     misplaced = sorted(set(settings) & set(SCAN_SETTINGS))
@@ -171,6 +214,7 @@ def read_description(path: Path) -> ScanDescription:
         files=make_section(FilesSection, tables.get("files", {}), f"{path}: [files]"),
         geometry=_read_geometry(tables.get("geometry"), path),
         bins=_read_bins(tables.get("bins", []), path),
+        camera_positions=_read_camera_positions(tables.get("camera_positions", []), path),
         exposure=_read_checked(Exposure, tables.get("exposure", {}), f"{path}: [exposure]"),
         subject=_read_checked(Subject, tables.get("subject", {}), f"{path}: [subject]"),
         order=_read_checked(Order, tables.get("order", {}), f"{path}: [order]"),
@@ -241,6 +285,14 @@ def _describe(source: Path, options: SourceOptions) -> ScanDescription:
 def _read_geometry(table: object, path: Path) -> GeometrySection | None:
     """The ``[geometry]`` section, or None."""
     return None if table is None else make_section(GeometrySection, table, f"{path}: [geometry]")
+
+
+def _read_camera_positions(tables: object, path: Path) -> tuple[CameraPosition, ...]:
+    """The ``[[camera_positions]]``, numbered in the order they come."""
+    if not isinstance(tables, list):
+        raise ScanDescriptionError(f"{path}: camera_positions must be a list of tables [[camera_positions]]")
+    where = f"{path}: [[camera_positions]]"
+    return tuple(make_section(CameraPosition, table, f"{where} {number}") for number, table in enumerate(tables))
 
 
 def _read_bins(tables: object, path: Path) -> tuple[EnergyBin, ...]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from ingest.camera_positions import view_positions
 from ingest.described_geometry import build_geometry, override_geometry
 from ingest.errors import ScanDescriptionError
 from ingest.scan import Content, EnergyBin, Exposure, FieldFrames, ParallelBeam, PixelType, Scan
@@ -15,7 +16,7 @@ from reconstruction.geometry import ConeBeamGeometry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ingest.config import ScanDescription
+    from ingest.config import FieldKind, ScanDescription
 
 
 def describe_scan(
@@ -71,6 +72,7 @@ def describe_scan(
     else:
         geometry, overridden = override_geometry(description, geometry, source_format, honoured)
         notes = (*notes, *overridden)
+    _require_fields(description, source_format, flats, darks)
     content = said.content or content
     level = said.white_level if said.white_level is not None else white_level
     return Scan(
@@ -87,6 +89,7 @@ def describe_scan(
         white_level=level if content == "normalized" or said.white_level is not None else None,
         flats=flats,
         darks=darks,
+        camera_positions=view_positions(description, n_views, left_out, geometry),
         acquired=said.acquired or acquired,
         manufacturer=said.manufacturer or manufacturer,
         model=said.model or model,
@@ -107,6 +110,19 @@ def default_scan_id(source: Path) -> str:
 def clean_scan_id(name: str) -> str:
     """Return a name as a scan id: what an id cannot hold becomes ``-``; "" if nothing is left."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:64]
+
+
+def _require_fields(
+    description: ScanDescription, source_format: str, flats: FieldFrames | None, darks: FieldFrames | None
+) -> None:
+    """Refuse field frames of camera positions that the reader has not taken."""
+    kinds: tuple[tuple[FieldKind, FieldFrames | None], ...] = (("flats", flats), ("darks", darks))
+    for kind, frames in kinds:
+        if description.by_position(kind) and not (frames is not None and frames.by_position):
+            raise ScanDescriptionError(
+                f"{description.name}: [[camera_positions]] name {kind}, which the {source_format} reader does not take "
+                "for this scan: leave them out, or convert the scan to TIFF or NumPy files"
+            )
 
 
 def _leave_out(

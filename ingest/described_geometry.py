@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ingest.angles import read_angles_deg, read_numbers
+from ingest.camera_positions import described_positions
 from ingest.config import GeometrySection, ScanDescription
 from ingest.errors import ScanDescriptionError
 from ingest.panel import place_panel
@@ -36,6 +37,7 @@ def build_geometry(
         return None
     where = f"{description.name}: [geometry]"
     _refuse_other_kinds(section, where)
+    _refuse_offsets_of_positions(description)
     if section.kind == "poses":
         posed = _geometry_from_poses(description, section, n_views, n_rows, n_cols, where)
         return _with_gaps(description, section, posed, where)
@@ -43,7 +45,7 @@ def build_geometry(
     if section.kind == "parallel":
         pitch_u, pitch_v = _pitches(section)
         return ParallelBeam(tuple(beta_rad.tolist()), pitch_u, pitch_v)
-    circular = _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
+    circular = _stepped_geometry(description, section, beta_rad, n_rows, n_cols, where)
     return _with_gaps(description, section, circular, where)
 
 
@@ -75,6 +77,7 @@ def override_geometry(
     """
     section = description.geometry or GeometrySection()
     where = f"{description.name}: [geometry]"
+    _refuse_offsets_of_positions(description)
     obeyed = {"rows", "cols", *honoured}
     wanted = [f.name for f in fields(section) if getattr(section, f.name) != f.default and f.name not in obeyed]
     if section.sense is not None and section.table_turns is not None:
@@ -123,8 +126,7 @@ def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.fl
     elif section.angles_file is not None:
         angles_deg = read_angles_deg(description.file(section.angles_file))
     else:
-        step = section.angle_step_deg if section.angle_step_deg is not None else (section.arc_deg or 0.0) / n_views
-        angles_deg = section.angle_start_deg + step * np.arange(n_views, dtype=np.float64)
+        angles_deg = section.angle_start_deg + _even_angles_deg(description, section, n_views)
     if angles_deg.size != n_views:
         origin = where if section.angles_file is None else str(description.file(section.angles_file))
         raise ScanDescriptionError(f"{origin}: got {angles_deg.size} angles for {n_views} views")
@@ -132,6 +134,18 @@ def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.fl
         raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
     backwards = section.sense == "clockwise" or section.table_turns == "counter-clockwise"
     return np.deg2rad(-angles_deg if backwards else angles_deg)
+
+
+def _even_angles_deg(description: ScanDescription, section: GeometrySection, n_views: int) -> NDArray[np.float64]:
+    """Angles in even steps, counted from 0 at each camera position that the description names the views of."""
+    positions = described_positions(description, n_views)
+    positions = np.zeros(n_views, dtype=np.int64) if positions is None else positions
+    angles_deg = np.empty(n_views, dtype=np.float64)
+    for position in range(int(positions.max()) + 1):
+        views = np.flatnonzero(positions == position)
+        step = section.angle_step_deg if section.angle_step_deg is not None else (section.arc_deg or 0.0) / views.size
+        angles_deg[views] = step * np.arange(views.size, dtype=np.float64)
+    return angles_deg
 
 
 _ANGLE_KEYS = {"angles_deg", "angles_file", "angle_start_deg", "angle_step_deg", "arc_deg", "sense", "table_turns"}
@@ -155,6 +169,44 @@ def _refuse_other_kinds(section: GeometrySection, where: str) -> None:
     for f in fields(section):
         if f.name not in allowed and getattr(section, f.name) != f.default:
             raise ScanDescriptionError(f"{where} of kind '{section.kind}' does not take the key '{f.name}'")
+
+
+def _refuse_offsets_of_positions(description: ScanDescription) -> None:
+    """Offsets of camera positions are for a circular orbit that the description gives, and for views that it names."""
+    kind = None if description.geometry is None else description.geometry.kind
+    for number, position in enumerate(description.camera_positions):
+        given = [name for name in ("offset_u_mm", "center_col") if getattr(position, name) is not None]
+        where = f"{description.name}: [[camera_positions]] {number}"
+        if given and kind != "circular":
+            raise ScanDescriptionError(
+                f"{where} has '{given[0]}', which is for a [geometry] of kind 'circular': else the poses say it"
+            )
+        if given and position.views is None:
+            raise ScanDescriptionError(f"{where} has '{given[0]}', but names no views that it is for")
+
+
+def _stepped_geometry(
+    description: ScanDescription,
+    section: GeometrySection,
+    beta_rad: NDArray[np.float64],
+    n_rows: int,
+    n_cols: int,
+    where: str,
+) -> ConeBeamGeometry:
+    """A circular orbit, the panel where each camera position says; ``[geometry]`` says it for those that do not."""
+    positions = described_positions(description, beta_rad.size)
+    if positions is None:
+        return _circular_geometry(description, section, beta_rad, n_rows, n_cols, where)
+    poses = np.empty((beta_rad.size, 12))
+    for number, position in enumerate(description.camera_positions):
+        views = np.flatnonzero(positions == number)
+        if position.offset_u_mm is None and position.center_col is None:
+            placed, said = section, where
+        else:
+            placed = replace(section, offset_u_mm=position.offset_u_mm, center_col=position.center_col)
+            said = f"{description.name}: [[camera_positions]] {number}"
+        poses[views] = _circular_geometry(description, placed, beta_rad[views], n_rows, n_cols, said).poses
+    return ConeBeamGeometry(poses, n_rows, n_cols)
 
 
 def _pitches(section: GeometrySection) -> tuple[float | None, float | None]:

@@ -53,6 +53,9 @@ _PLAIN_KEYS: dict[str, Any] = {
 _SECTIONS: dict[str, type] = {"exposure": Exposure, "subject": Subject, "order": Order}
 _OPTIONAL_SECTIONS: dict[str, type] = {"parallel": ParallelBeam, "flats": FieldFrames, "darks": FieldFrames}
 _KEYS = ("schema_version", "geometry", "bins", *_PLAIN_KEYS, *_SECTIONS, *_OPTIONAL_SECTIONS)
+#: Keys that are written only where there is something to say: other manifests keep their bytes, and UIDs with them.
+_SPARE_KEYS: dict[str, Any] = {"camera_positions": tuple[int, ...]}
+_SPARE_SECTION_KEYS = ("position_counts",)
 
 
 def scan_to_json(scan: Scan) -> dict[str, Any]:
@@ -64,6 +67,9 @@ def scan_to_json(scan: Scan) -> dict[str, Any]:
     for key in _OPTIONAL_SECTIONS:
         section = getattr(scan, key)
         values[key] = None if section is None else _section_to_json(section)
+    values |= {
+        key: _plain(convert(getattr(scan, key), hint, key)) for key, hint in _SPARE_KEYS.items() if getattr(scan, key)
+    }
     geometry = scan.geometry
     values["geometry"] = None if geometry is None else {
         "n_rows": int(geometry.n_rows),
@@ -92,12 +98,14 @@ def scan_from_json(values: Mapping[str, Any], source: str = "manifest") -> Scan:
     version = table.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ScanDescriptionError(f"{source}: schema version {version!r} is not read here, expected {SCHEMA_VERSION}")
-    refuse_unknown_keys(table, _KEYS, source)
+    refuse_unknown_keys(table, (*_KEYS, *_SPARE_KEYS), source)
     missing = [key for key in _KEYS if key not in table]
     if missing:
         raise ScanDescriptionError(f"{source} lacks the key '{missing[0]}'")
     arguments: dict[str, Any] = {
-        key: convert(table[key], hint, f"{source}: {key}") for key, hint in _PLAIN_KEYS.items()
+        key: convert(table[key], hint, f"{source}: {key}")
+        for key, hint in (_PLAIN_KEYS | _SPARE_KEYS).items()
+        if key in table
     }
     if not isinstance(table["bins"], list):
         raise ScanDescriptionError(f"{source}: bins must be a list")
@@ -140,7 +148,8 @@ def scan_from_bytes(content: bytes, source: str = "manifest") -> Scan:
 def _section_to_json(section: Any) -> dict[str, Any]:
     """A dataclass of plain values as JSON values, numbers typed as their annotation says."""
     checked = make_section(type(section), asdict(section), type(section).__name__)
-    return {key: _plain(value) for key, value in asdict(checked).items()}
+    values = {key: _plain(value) for key, value in asdict(checked).items()}
+    return {key: value for key, value in values.items() if value or key not in _SPARE_SECTION_KEYS}
 
 
 def _plain(value: Any) -> Any:

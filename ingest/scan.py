@@ -140,23 +140,79 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class FieldFrames:
-    """Flat or dark frames: how many, when taken [s after the start of the scan], at which camera position."""
+    """Flat or dark frames of each energy bin: one set for all views, or one for each camera position.
+
+    Attributes
+    ----------
+    count : frames of all sets together.
+    times_s : when each was taken [s after the start of the scan], None where the scanner did not say.
+    camera_position : where the camera stood for the one set.
+    position_counts : frames of each camera position's own set, which lie one set behind the other; () for one set.
+    """
 
     count: int
     times_s: tuple[float, ...] | None = None
     camera_position: int = 0
+    position_counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ScanDescriptionError(f"flat or dark frames need a count of at least 1, got {self.count}")
         if self.camera_position < 0:
             raise ScanDescriptionError(f"a camera position must not be negative, got {self.camera_position}")
+        self._check_positions()
         if self.times_s is None:
             return
         if len(self.times_s) != self.count:
             raise ScanDescriptionError(f"got {len(self.times_s)} times for {self.count} flat or dark frames")
         if not all(math.isfinite(time) for time in self.times_s):
             raise ScanDescriptionError("the times of flat or dark frames must be finite numbers")
+
+    @property
+    def by_position(self) -> bool:
+        """Whether each camera position has a set of its own."""
+        return bool(self.position_counts)
+
+    @property
+    def positions(self) -> tuple[int | None, ...]:
+        """Camera positions with a set of their own; (None,) for the one set of all."""
+        return tuple(range(len(self.position_counts))) if self.position_counts else (None,)
+
+    def frames_at(self, position: int | None) -> tuple[int, int]:
+        """First and end frame of a camera position's set; of all frames without one, or where all views share a set.
+
+        Raises
+        ------
+        ScanDescriptionError
+            If there is no such position.
+        """
+        if position is None or not self.position_counts:
+            return 0, self.count
+        if not 0 <= position < len(self.position_counts):
+            raise ScanDescriptionError(
+                f"there are flat or dark frames of the camera positions 0 to {len(self.position_counts) - 1}, "
+                f"asked for those of position {position}"
+            )
+        first = sum(self.position_counts[:position])
+        return first, first + self.position_counts[position]
+
+    def _check_positions(self) -> None:
+        """Every camera position has frames, and together they are all."""
+        if not self.position_counts:
+            return
+        for position, count in enumerate(self.position_counts):
+            if count < 1:
+                raise ScanDescriptionError(
+                    f"camera position {position} has no flat or dark frames, while others have them: "
+                    "name some for each position, or one set for all"
+                )
+        if sum(self.position_counts) != self.count:
+            raise ScanDescriptionError(
+                f"the camera positions have {sum(self.position_counts)} flat or dark frames together, "
+                f"expected {self.count}"
+            )
+        if self.camera_position:
+            raise ScanDescriptionError("flat or dark frames are of one camera position, or of each, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +232,8 @@ class Scan:
     geometry : cone-beam poses, or None (parallel beam, or not given: `reconstruct` then refuses).
     parallel : geometry of a parallel beam, or None.
     white_level : count of an unattenuated pixel where content is ``normalized``.
-    flats, darks : counts per energy bin; None where there are none.
+    flats, darks : the field frames of each energy bin; None where there are none.
+    camera_positions : of each view where the camera stood, from 0; () where all views share the field frames.
     acquired : ISO 8601 local date and time of the first frame, or "".
     manufacturer, model, station : the scanner.
     notes : plain sentences on what the reader assumed or found (kept in the manifest and the report).
@@ -200,6 +257,7 @@ class Scan:
     white_level: float | None = None
     flats: FieldFrames | None = None
     darks: FieldFrames | None = None
+    camera_positions: tuple[int, ...] = ()
     acquired: str = ""
     manufacturer: str = ""
     model: str = ""
@@ -221,6 +279,7 @@ class Scan:
             raise self._error(f"energy bins must be numbered 0, 1, 2, ... in order, got {indices}")
         self._check_content()
         self._check_geometry()
+        self._check_positions()
         if self.acquired:
             try:
                 datetime.fromisoformat(self.acquired)
@@ -231,6 +290,18 @@ class Scan:
     def n_bins(self) -> int:
         """Number of energy bins."""
         return len(self.bins)
+
+    @property
+    def n_positions(self) -> int:
+        """Number of camera positions that are told apart; 1 where they are not."""
+        return max(self.camera_positions, default=0) + 1
+
+    @property
+    def field_positions(self) -> tuple[int | None, ...]:
+        """Camera positions whose views are corrected by fields of their own; (None,) where all are by the same."""
+        fields = (self.flats, self.darks)
+        apart = any(frames is not None and frames.by_position for frames in fields)
+        return tuple(range(self.n_positions)) if apart else (None,)
 
     def _check_content(self) -> None:
         """Pixel type and white level must suit the content."""
@@ -260,6 +331,31 @@ class Scan:
                 )
         if self.parallel is not None and len(self.parallel.angles_rad) != self.n_views:
             raise self._error(f"the geometry has {len(self.parallel.angles_rad)} angles for {self.n_views} views")
+
+    def _check_positions(self) -> None:
+        """Each view stands at one camera position, and a kind of field frames serves all of them or each."""
+        if self.camera_positions:
+            if len(self.camera_positions) != self.n_views:
+                raise self._error(f"got camera positions for {len(self.camera_positions)} of {self.n_views} views")
+            absent = set(range(self.n_positions)) - set(self.camera_positions)
+            if absent or min(self.camera_positions) < 0:
+                raise self._error(
+                    f"camera positions must be numbered 0, 1, 2, ... and each have views, got "
+                    f"{', '.join(map(str, sorted(set(self.camera_positions))))}"
+                )
+        for kind, frames in (("flat", self.flats), ("dark", self.darks)):
+            if frames is None or not frames.by_position:
+                continue
+            if not self.camera_positions:
+                raise self._error(
+                    f"there are {kind} frames of {len(frames.position_counts)} camera positions, but it is not said at "
+                    "which position each view was taken"
+                )
+            if len(frames.position_counts) != self.n_positions:
+                raise self._error(
+                    f"there are {kind} frames of {len(frames.position_counts)} camera positions, but the views were "
+                    f"taken at {self.n_positions}: give {kind} frames of each position, or one set for all"
+                )
 
     def _error(self, sentence: str) -> ScanDescriptionError:
         """Return an error that names the scan."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ingest.chunk_layout import KINDS, frames_layout, projection_layout
+from ingest.chunk_layout import KINDS, frames_layout, layout_name, projection_layout
 from ingest.chunk_manifest import PixelDigests, ScanManifest, manifest_path
 from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
 from ingest.frame_statistics import BinStatistics, frame_statistics, merge_statistics
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.chunk_layout import ChunkKind, ChunkLayout
+    from ingest.chunk_manifest import FieldDigests
     from ingest.readers import ScanReader
-    from ingest.scan import Scan
+    from ingest.scan import FieldFrames, Scan
     from ingest.upload_report import UploadStage
     from storage.filesystem import Store
 
@@ -161,8 +162,8 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     scan = run.scan
     layout = projection_layout(scan, memory_bytes=run.memory_bytes, file_bytes=run.file_bytes)
     state = begin_upload(run.store, scan, layout, restart=restart)
-    layouts: dict[ChunkKind, ChunkLayout] = {"projection": state.layout}
-    digests: dict[ChunkKind, str] = {}
+    layouts = {"projection": state.layout}
+    digests: dict[str, str] = {}
     run.pixel_bytes = state.layout.pixel_bytes
     n_threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
     with (
@@ -178,7 +179,8 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
             _upload_fields(work, layouts, digests)
         sender.wait()
     manifest = _manifest(run, state, layouts, PixelDigests(
-        tuple(view_digests), digests.get("flat"), digests.get("dark"), digests.get("bad_pixels")
+        tuple(view_digests), _field_digests("flat", scan.flats, digests),
+        _field_digests("dark", scan.darks, digests), digests.get("bad_pixels"),
     ))  # fmt: skip
     if state.manifest is None or manifest.files != state.manifest.files:
         publish_bytes(run.store, manifest_path(scan.scan_id), manifest.to_bytes(), kind="replace")
@@ -287,19 +289,21 @@ def _take_views(work: _Work, frames: NDArray[Any], writing: list[Future[None]]) 
     return [one.result() for one in digests]
 
 
-def _upload_fields(work: _Work, layouts: dict[ChunkKind, ChunkLayout], digests: dict[ChunkKind, str]) -> None:
+def _upload_fields(work: _Work, layouts: dict[str, ChunkLayout], digests: dict[str, str]) -> None:
     """Upload flat and dark frames and the mask of bad pixels, as far as the scan has them."""
     run, state = work.run, work.state
     scan = run.scan
     old = state.manifest.digests if state.manifest is not None else None
-    recorded = {} if old is None else {"flat": old.flats, "dark": old.darks, "bad_pixels": old.bad_pixels}
-    for kind, frames in _field_arrays(run.reader):
+    for kind, position, frames in _field_arrays(run.reader):
+        name = layout_name(kind, position)
         what = {"flat": "the flat frames", "dark": "the dark frames"}.get(kind, "the mask of bad pixels")
+        what = what if position is None else f"{what} of camera position {position}"
+        recorded = None if old is None else old.of(kind, position)
         if frames is None:
-            if recorded.get(kind) is not None:
-                require_same_pixels(scan, state, what, "", recorded[kind])
+            if recorded is not None:
+                require_same_pixels(scan, state, what, "", recorded)
             continue
-        layout = frames_layout(kind, scan, frames.shape[1])
+        layout = frames_layout(kind, scan, frames.shape[1], position)
         digest = hashlib.sha256(_little_endian(frames).data).hexdigest()
         blocks = (0, layout.n_view_blocks)
         for index in range(layout.n_bins):
@@ -307,7 +311,7 @@ def _upload_fields(work: _Work, layouts: dict[ChunkKind, ChunkLayout], digests: 
             if record is not None:
                 require_same_pixels(scan, state, what, digest, record.pixels_sha256[0])
         if old is not None:
-            require_same_pixels(scan, state, what, digest, recorded[kind])
+            require_same_pixels(scan, state, what, digest, recorded)
         group = work.begin_group(layout, blocks, [digest])
         for block, (start, stop) in enumerate(layout.view_blocks):
             written = group.submit_block(work.threads, block, frames[:, start:stop])
@@ -315,29 +319,46 @@ def _upload_fields(work: _Work, layouts: dict[ChunkKind, ChunkLayout], digests: 
             for one in written:
                 one.result()
         work.end_group(group, layout, blocks)
-        layouts[kind], digests[kind] = layout, digest
+        layouts[name], digests[name] = layout, digest
 
 
-def _field_arrays(reader: ScanReader) -> Iterator[tuple[ChunkKind, NDArray[Any] | None]]:
-    """Flat and dark frames and the mask as (bin, frame, row, col), checked; None where there are none."""
+def _field_arrays(reader: ScanReader) -> Iterator[tuple[ChunkKind, int | None, NDArray[Any] | None]]:
+    """Flat and dark frames, by camera position where they are, and the mask, each checked; None where there are none.
+
+    Each is (bin, frame, row, col); the frames of one position are held at a time.
+    """
     scan = reader.scan
     source = f"scan {scan.scan_id}"
-    for kind, described, read in (("flat", scan.flats, reader.read_flats), ("dark", scan.darks, reader.read_darks)):
-        frames = read()
-        count = 0 if described is None else described.count
-        found = 0 if frames is None else frames.shape[1]
-        if count != found:
-            raise IncompleteScanError(f"{source}: it says {count} {kind} frames, its files hold {found}")
-        if frames is not None:
-            _check_shape(frames, (len(scan.bins), count, scan.n_rows, scan.n_cols), scan, f"{kind} frames")
-            check_frames(frames, 0, source, kind=f"{kind} frame")
-        yield ("flat" if kind == "flat" else "dark"), frames
+    kinds: tuple[tuple[ChunkKind, FieldFrames | None, Callable[..., NDArray[Any] | None]], ...] = (
+        ("flat", scan.flats, reader.read_flats), ("dark", scan.darks, reader.read_darks),
+    )  # fmt: skip
+    for kind, described, read in kinds:
+        for position in (None,) if described is None else described.positions:
+            frames = read() if position is None else read(position)
+            first, end = (0, 0) if described is None else described.frames_at(position)
+            found = 0 if frames is None else frames.shape[1]
+            if end - first != found:
+                where = "" if position is None else f" at camera position {position}"
+                raise IncompleteScanError(
+                    f"{source}: it says {end - first} {kind} frames{where}, its files hold {found}"
+                )
+            if frames is not None:
+                _check_shape(frames, (len(scan.bins), found, scan.n_rows, scan.n_cols), scan, f"{kind} frames")
+                check_frames(frames, first, source, kind=f"{kind} frame")
+            yield kind, position, frames
     mask = reader.read_bad_pixels()
     if mask is not None and (mask.shape != (scan.n_rows, scan.n_cols) or mask.dtype != np.bool_):
         raise FrameFormatError(
             f"{source}: the mask of bad pixels must be {(scan.n_rows, scan.n_cols)} bool, got {mask.shape} {mask.dtype}"
         )
-    yield "bad_pixels", None if mask is None else mask.astype(np.uint8)[None, None]
+    yield "bad_pixels", None, None if mask is None else mask.astype(np.uint8)[None, None]
+
+
+def _field_digests(kind: ChunkKind, described: FieldFrames | None, digests: dict[str, str]) -> FieldDigests:
+    """Digests of flat or dark frames: of the one set, or of each camera position's."""
+    if described is None or not described.by_position:
+        return digests.get(kind)
+    return tuple(digests[layout_name(kind, position)] for position in described.positions)
 
 
 def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -363,10 +384,12 @@ def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool)
 
 
 def _manifest(
-    run: UploadRun, state: UploadState, layouts: dict[ChunkKind, ChunkLayout], digests: PixelDigests
+    run: UploadRun, state: UploadState, layouts: dict[str, ChunkLayout], digests: PixelDigests
 ) -> ScanManifest:
     """The manifest; of a scan that is there already it differs at most in files that were written again."""
-    files = sorted((record.file for record in run.records), key=lambda f: (KINDS.index(f.kind), f.bin_index, f.blocks))
+    files = sorted(
+        (record.file for record in run.records), key=lambda f: (KINDS.index(f.kind), f.bin_index, f.blocks, f.name)
+    )
     layout = state.layout
     if state.manifest is not None:
         group_bytes = state.manifest.group_bytes
@@ -376,8 +399,7 @@ def _manifest(
             if record.file.kind == "projection":
                 totals[record.file.bin_index] += record.group_bytes
         group_bytes = tuple(tuple(int(size) for size in sizes) for sizes in totals)
-    ordered = {kind: layouts[kind] for kind in KINDS if kind in layouts}
-    return ScanManifest(run.scan, digests, ordered, tuple(files), group_bytes, state.schema_version)
+    return ScanManifest(run.scan, digests, layouts, tuple(files), group_bytes, state.schema_version)
 
 
 def _expected_views(state: UploadState, layout: ChunkLayout, blocks: tuple[int, int]) -> dict[int, str]:

@@ -32,7 +32,6 @@ from storage.publish import publish_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ingest.chunk_layout import ChunkKind
     from ingest.scan import Scan
     from storage.filesystem import Store
 
@@ -165,14 +164,17 @@ def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 def _complete_files(store: Store, manifest: ScanManifest) -> Iterator[tuple[str, FileRecord]]:
     """The files of a finished upload that are there with their size; lost ones are then written again."""
     digests = manifest.digests
-    whole: dict[ChunkKind, str | None] = {
-        "flat": digests.flats,
-        "dark": digests.darks,
-        "bad_pixels": digests.bad_pixels,
-    }
+    whole: dict[str, str | None] = {}
+    for name, layout in manifest.layouts.items():
+        position = None if name == layout.kind else layout.camera_position
+        for index in range(layout.n_bins):
+            whole[layout.file_name(index, (0, layout.n_view_blocks))] = digests.of(layout.kind, position)
     for file in manifest.files:
-        start, stop = manifest.layouts[file.kind].file_views(file.blocks)
-        pixels = digests.views[start:stop] if file.kind == "projection" else (whole[file.kind] or "",)
+        if file.kind == "projection":
+            start, stop = manifest.layouts["projection"].file_views(file.blocks)
+            pixels = digests.views[start:stop]
+        else:
+            pixels = (whole[file.name] or "",)
         if _is_complete(store, scan_folder(manifest.scan.scan_id), file):
             yield file.name, FileRecord(file, (), pixels)
 

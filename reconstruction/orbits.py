@@ -141,6 +141,11 @@ def find_orbits(geometry: ConeBeamGeometry) -> Orbits:
     return Orbits(kind, tuple(tracks), heights, shares, track_of)
 
 
+def camera_positions(geometry: ConeBeamGeometry) -> IndexArray:
+    """Number of each view's camera position (view,) int64, from low to high fan angles."""
+    return _positions(*_fan_of_views(geometry))
+
+
 def fan_angles(geometry: ConeBeamGeometry, view_index: int, rows: Float64Array, cols: Float64Array) -> Float64Array:
     """Fan angle of the rays to the pixels (row, col) of a view [rad]; rows and columns broadcast."""
     return _fan(geometry.poses[view_index], rows, cols, geometry)

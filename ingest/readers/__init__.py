@@ -77,11 +77,11 @@ class ScanReader(Protocol):
     def read_views(self, start: int, stop: int) -> NDArray[Any]:
         """Views ``start <= view < stop`` as (bin, view, row, col) in `Scan.pixel_type`, row 0 the lowest v."""
 
-    def read_flats(self) -> NDArray[Any] | None:
-        """Flat frames (bin, frame, row, col), or None."""
+    def read_flats(self, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (bin, frame, row, col), or None: all, or those of one camera position (`Scan.flats`)."""
 
-    def read_darks(self) -> NDArray[Any] | None:
-        """Dark frames (bin, frame, row, col), or None."""
+    def read_darks(self, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (bin, frame, row, col), or None: all, or those of one camera position (`Scan.darks`)."""
 
     def read_bad_pixels(self) -> NDArray[Any] | None:
         """Pixels known to be bad (row, col) bool, or None."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ingest.config import load_description
+from ingest.config import FieldKind, load_description
 from ingest.describe import describe_scan
 from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.readers.frame_reader import (
@@ -20,7 +20,9 @@ from ingest.readers.frame_reader import (
     choose_pixel_type,
     count_views,
     describe_field,
-    open_field,
+    field_name,
+    join_field_sets,
+    open_field_set,
     open_views,
 )
 from ingest.readers.npy_files import NpyFile, NpzMember, npz_keys, open_mask
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 NAME = "array"
 SUFFIXES = (".npy",)
 NPZ_KEYS = ("projections", "flats", "darks", "bad_pixels")
+FIELD_KINDS: tuple[FieldKind, ...] = ("flats", "darks")
 
 
 def looks_like(source: Path) -> bool:
@@ -66,11 +69,9 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     views = _open_views(source, description) if npz is None else _open_npz_views(npz)
     try:
         if npz is None:
-            flats = _open_field(description.files.flats, description, views, "flat frame")
-            darks = _open_field(description.files.darks, description, views, "dark frame")
+            flats, darks = (_open_field(kind, description, views) for kind in FIELD_KINDS)
         else:
-            flats = _open_npz_field(npz, "flats", views, "flat frame")
-            darks = _open_npz_field(npz, "darks", views, "dark frame")
+            flats, darks = (_open_npz_field(npz, kind, description, views) for kind in FIELD_KINDS)
         n_rows, n_cols = views[0].shape
         notes = []
         if views[0].left_out:
@@ -110,9 +111,11 @@ def _find_npz(source: Path, description: ScanDescription) -> Path | None:
             path = archives[0]
     if path.suffix.lower() != ".npz":
         return None
-    unknown = sorted(set(npz_keys(path)) - set(NPZ_KEYS))
+    of_positions = [getattr(at, kind) for at in description.camera_positions for kind in FIELD_KINDS]
+    known = (*NPZ_KEYS, *(name for name in of_positions if name is not None))
+    unknown = sorted(set(npz_keys(path)) - set(known))
     if unknown:
-        raise FrameFormatError(f"{path} holds the unknown array '{unknown[0]}': known are {', '.join(NPZ_KEYS)}")
+        raise FrameFormatError(f"{path} holds the unknown array '{unknown[0]}': known are {', '.join(known)}")
     for key in ("flats", "darks", "bad_pixels"):
         if getattr(description.files, key) is not None:
             raise ScanDescriptionError(f"{description.name}: [files] {key} must be an array in {path} itself")
@@ -138,23 +141,40 @@ def _open_npz_views(path: Path) -> tuple[Stack | FrameSeries, ...]:
 
 
 def _open_field(
-    pattern: str | None, description: ScanDescription, views: tuple[Stack | FrameSeries, ...], name: str
+    kind: FieldKind, description: ScanDescription, views: tuple[Stack | FrameSeries, ...]
 ) -> FieldFiles | None:
-    """Flat or dark frames of .npy files: one file for all bins, or as the views lie."""
-    if pattern is None:
-        return None
+    """Flat or dark frames of .npy files, by camera position if the description names them so."""
+    sets = [_open_field_set(kind, pattern, description, views) for pattern in description.field_patterns(kind)]
+    return join_field_sets(sets, kind, description)
+
+
+def _open_field_set(
+    kind: FieldKind, pattern: str, description: ScanDescription, views: tuple[Stack | FrameSeries, ...]
+) -> FieldFiles:
+    """One set of flat or dark frames: one file for all bins, or as the views lie."""
     if len(bin_patterns(pattern, description)) == 1 and len(views) > 1:
         paths = match_files(description, pattern, SUFFIXES)
         if len(paths) == 1:
-            return _field_of_bins(partial(NpyFile, paths[0]), paths[0], views, name)
-    return open_field(pattern, description, NpyFile, SUFFIXES, views, name)
+            return _field_of_bins(partial(NpyFile, paths[0]), paths[0], views, field_name(kind))
+    return open_field_set(kind, pattern, description, NpyFile, SUFFIXES, views)
 
 
-def _open_npz_field(path: Path, key: str, views: tuple[Stack | FrameSeries, ...], name: str) -> FieldFiles | None:
-    """Flat or dark frames of an array of the .npz."""
-    if key not in npz_keys(path):
-        return None
-    return _field_of_bins(partial(NpzMember, path, key), path, views, name)
+def _open_npz_field(
+    path: Path, kind: FieldKind, description: ScanDescription, views: tuple[Stack | FrameSeries, ...]
+) -> FieldFiles | None:
+    """Flat or dark frames of an array of the .npz, or of those that the camera positions name."""
+    there = npz_keys(path)
+    names = description.field_patterns(kind)
+    if names and kind in there and kind not in names:
+        raise ScanDescriptionError(
+            f"{path} holds '{kind}' for all views, and [[camera_positions]] of {description.name} name others: keep one"
+        )
+    names = names or ((kind,) if kind in there else ())
+    absent = [name for name in names if name not in there]
+    if absent:
+        raise FrameFormatError(f"{path} holds no array '{absent[0]}' of {kind}, which {description.name} names")
+    sets = [_field_of_bins(partial(NpzMember, path, name), path, views, field_name(kind)) for name in names]
+    return join_field_sets(sets, kind, description)
 
 
 def _field_of_bins(
@@ -167,7 +187,7 @@ def _field_of_bins(
     if first.n_bins != len(views):
         raise FrameFormatError(f"{path}: {name}s have {first.n_bins} energy bins, expected {len(views)} as the views")
     openers = tuple((partial(open_bin, index),) for index in range(len(views)))
-    return FieldFiles(openers, first.n_frames, first.dtype, name)
+    return FieldFiles((openers,), (first.n_frames,), first.dtype, name)
 
 
 def _mask_opener(

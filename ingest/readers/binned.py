@@ -108,14 +108,14 @@ class BinnedReader:
             binned[:, 1:] = binned[:, :1]
         return binned
 
-    def read_flats(self) -> NDArray[Any] | None:
-        """Flat frames (bin, frame, row, col), or None."""
-        frames = self.reader.read_flats()
+    def read_flats(self, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (bin, frame, row, col), all or those of one camera position, or None."""
+        frames = self.reader.read_flats(position)
         return None if frames is None else self._bin(frames, "flat frames")
 
-    def read_darks(self) -> NDArray[Any] | None:
-        """Dark frames (bin, frame, row, col), or None."""
-        frames = self.reader.read_darks()
+    def read_darks(self, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (bin, frame, row, col), all or those of one camera position, or None."""
+        frames = self.reader.read_darks(position)
         return None if frames is None else self._bin(frames, "dark frames")
 
     def read_bad_pixels(self) -> NDArray[Any] | None:

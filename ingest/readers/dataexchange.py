@@ -17,7 +17,7 @@ from ingest.readers.hdf5_frames import (
     Hdf5Reader,
     angles_rad,
     choose_pixel_type,
-    field_frames,
+    describe_fields,
     frame_dataset,
     is_hdf5,
     iso_time,
@@ -80,8 +80,9 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
     if axes.replace(" ", "") != VIEW_AXES:
         raise FrameFormatError(f"{source}: /exchange/data has the axes '{axes}', expected '{VIEW_AXES}'")
     require_announced_views(views.count, description, source)
-    flats = _field(source, file, "exchange/data_white", views)
-    darks = _field(source, file, "exchange/data_dark", views)
+    white, dark = (_field(source, file, f"exchange/{name}", views) for name in ("data_white", "data_dark"))
+    flats, said_flats = describe_fields("flats", white, description, source)
+    darks, said_darks = describe_fields("darks", dark, description, source)
     n_views, n_rows, n_cols = views.dataset.shape
     parallel, notes = _parallel_beam(source, file, n_views, description)
     detector = member(file, "measurement/instrument/detector")
@@ -94,8 +95,8 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
         n_rows=n_rows,
         n_cols=n_cols,
         geometry=parallel,
-        flats=field_frames(flats),
-        darks=field_frames(darks),
+        flats=said_flats,
+        darks=said_darks,
         acquired=_acquired(file),
         manufacturer=_detector_text(detector, "manufacturer"),
         model=_detector_text(detector, "model"),

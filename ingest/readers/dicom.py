@@ -159,10 +159,10 @@ class DicomReader:
                 )[0]
         return views
 
-    def read_flats(self) -> None:
+    def read_flats(self, position: int | None = None) -> None:
         """None: such files hold views only."""
 
-    def read_darks(self) -> None:
+    def read_darks(self, position: int | None = None) -> None:
         """None: such files hold views only."""
 
     def read_bad_pixels(self) -> NDArray[Any] | None:

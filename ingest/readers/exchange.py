@@ -103,8 +103,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
                 f"{opened.program} geometry has {geometry.n_views} of {geometry.n_rows} x {geometry.n_cols}"
             )
         content, note = _content(description, views)
-        flats = open_field(description.files.flats, description, _open_frames, (".npy",), views, "flat frame")
-        darks = open_field(description.files.darks, description, _open_frames, (".npy",), views, "dark frame")
+        flats = open_field("flats", description, _open_frames, (".npy",), views)
+        darks = open_field("darks", description, _open_frames, (".npy",), views)
         scan = describe_scan(
             description,
             source,
@@ -200,7 +200,8 @@ def _find_projections(source: Path, description: ScanDescription, geometry_path:
     if geometry_path.suffix.lower() in (".mat", ".nxs", ".nex"):
         return [geometry_path]
     folder = geometry_path.parent
-    others = {description.file(name) for name in (description.files.flats, description.files.darks) if name}
+    fields = (*description.field_patterns("flats"), *description.field_patterns("darks"))
+    others = {description.file(name) for name in fields}
     found = [
         path
         for path in sorted(folder.iterdir(), key=natural_key)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ingest.config import ScanDescription
+    from ingest.config import FieldKind, ScanDescription
     from ingest.readers.series import FrameFile
     from ingest.scan import PixelType, Scan
 
@@ -34,12 +34,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FieldFiles:
-    """Flat or dark frames: for each energy bin the files (opened on use), and how many frames they hold."""
+    """Flat or dark frames in files that are opened on use: one set for all views, or one for each camera position.
 
-    openers: tuple[tuple[Opener, ...], ...]
-    count: int
+    Attributes
+    ----------
+    sets : for each set and energy bin the files.
+    counts : for each set how many frames an energy bin has.
+    dtype : that holds all of them.
+    name : what one is called in messages.
+    by_position : whether the sets are those of the camera positions.
+    """
+
+    sets: tuple[tuple[tuple[Opener, ...], ...], ...]
+    counts: tuple[int, ...]
     dtype: np.dtype[Any]
     name: str
+    by_position: bool = False
 
 
 @dataclass(slots=True)
@@ -93,13 +103,13 @@ class FrameReader:
             frames[:, 1:] = frames[:, :1]
         return frames
 
-    def read_flats(self) -> NDArray[Any] | None:
-        """Flat frames (bin, frame, row, col), or None."""
-        return None if self.flats is None else self._read_field(self.flats)
+    def read_flats(self, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (bin, frame, row, col), all or those of one camera position, or None."""
+        return None if self.flats is None else self._read_field(self.flats, position)
 
-    def read_darks(self) -> NDArray[Any] | None:
-        """Dark frames (bin, frame, row, col), or None."""
-        return None if self.darks is None else self._read_field(self.darks)
+    def read_darks(self, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (bin, frame, row, col), all or those of one camera position, or None."""
+        return None if self.darks is None else self._read_field(self.darks, position)
 
     def read_bad_pixels(self) -> NDArray[Any] | None:
         """Pixels known to be bad (row, col) bool, or None."""
@@ -116,19 +126,23 @@ class FrameReader:
         for view_source in self.views:
             view_source.close()
 
-    def _read_field(self, field_files: FieldFiles) -> NDArray[Any]:
-        """All flat or dark frames as (bin, frame, row, col)."""
+    def _read_field(self, field_files: FieldFiles, position: int | None) -> NDArray[Any]:
+        """Flat or dark frames of one set, or of all one behind the other, as (bin, frame, row, col)."""
         scan = self.scan
-        frames = np.empty((scan.n_bins, field_files.count, scan.n_rows, scan.n_cols), dtype=scan.pixel_type)
-        for bin_index, openers in enumerate(field_files.openers):
-            position = 0
-            for opener in openers:
+        every = position is None or not field_files.by_position
+        wanted = range(len(field_files.sets)) if every else range(position or 0, (position or 0) + 1)
+        first = sum(field_files.counts[: wanted.start])
+        n_frames = sum(field_files.counts[index] for index in wanted)
+        frames = np.empty((scan.n_bins, n_frames, scan.n_rows, scan.n_cols), dtype=scan.pixel_type)
+        for bin_index in range(scan.n_bins):
+            at = 0
+            for opener in (opener for index in wanted for opener in field_files.sets[index][bin_index]):
                 frame_file = opener()
                 try:
                     for index in range(frame_file.n_frames):
-                        frame = self._convert(frame_file.read(index)[None], position, field_files.name)
-                        frames[bin_index, position] = frame[0]
-                        position += 1
+                        frame = self._convert(frame_file.read(index)[None], first + at, field_files.name)
+                        frames[bin_index, at] = frame[0]
+                        at += 1
                 finally:
                     frame_file.close()
         return frames
@@ -194,16 +208,54 @@ def bin_patterns(pattern: str, description: ScanDescription) -> list[str]:
 
 
 def open_field(
-    pattern: str | None,
+    kind: FieldKind,
     description: ScanDescription,
     open_file: OpenFile,
     suffixes: tuple[str, ...],
     views: tuple[Stack | FrameSeries, ...],
-    name: str,
 ) -> FieldFiles | None:
-    """Find flat or dark frames (``name``) and check that they fit the views; their pixels are read on use."""
-    if pattern is None:
+    """Find the flat or dark frames that the description names and check that they fit the views.
+
+    Their pixels are read on use.
+
+    Raises
+    ------
+    ScanDescriptionError, IncompleteScanError, FrameFormatError
+        If names and energy bins or camera positions do not fit together, or files are missing or of another size.
+    """
+    patterns = description.field_patterns(kind)
+    sets = [open_field_set(kind, pattern, description, open_file, suffixes, views) for pattern in patterns]
+    return join_field_sets(sets, kind, description)
+
+
+def join_field_sets(sets: list[FieldFiles], kind: FieldKind, description: ScanDescription) -> FieldFiles | None:
+    """Join sets of flat or dark frames, one for each of the description's `field_patterns`; None of none."""
+    if not sets:
         return None
+    return FieldFiles(
+        tuple(one for each in sets for one in each.sets),
+        tuple(count for each in sets for count in each.counts),
+        widest_dtype([each.dtype for each in sets], description.name),
+        sets[0].name,
+        description.by_position(kind),
+    )
+
+
+def field_name(kind: FieldKind) -> str:
+    """What a flat or dark frame is called."""
+    return "flat frame" if kind == "flats" else "dark frame"
+
+
+def open_field_set(
+    kind: FieldKind,
+    pattern: str,
+    description: ScanDescription,
+    open_file: OpenFile,
+    suffixes: tuple[str, ...],
+    views: tuple[Stack | FrameSeries, ...],
+) -> FieldFiles:
+    """Find one set of flat or dark frames and check that they fit the views."""
+    name = field_name(kind)
     patterns = bin_patterns(pattern, description)
     if len(patterns) != len(views):
         raise ScanDescriptionError(
@@ -225,12 +277,15 @@ def open_field(
             dtypes.append(frame_file.dtype)
     if len(set(counts)) != 1:
         raise ScanDescriptionError(f"{description.name}: energy bins have different numbers of {name}s: {counts}")
-    return FieldFiles(tuple(openers), counts[0], widest_dtype(dtypes, description.name), name)
+    return FieldFiles((tuple(openers),), (counts[0],), widest_dtype(dtypes, description.name), name)
 
 
 def describe_field(field_files: FieldFiles | None) -> FieldFrames | None:
     """What the manifest says of flat or dark frames."""
-    return None if field_files is None else FieldFrames(field_files.count)
+    if field_files is None:
+        return None
+    counts = field_files.counts
+    return FieldFrames(sum(counts), position_counts=counts if field_files.by_position else ())
 
 
 def widest_dtype(dtypes: list[np.dtype[Any]], source: str) -> np.dtype[Any]:
@@ -289,8 +344,9 @@ def _list_views(source: Path, description: ScanDescription, suffixes: tuple[str,
     """Files of a folder that are views: those that the description gives another part are not."""
     others: set[Path] = set()
     files, geometry = description.files, description.geometry
-    for pattern in (files.flats, files.darks, files.bad_pixels):
-        for bin_pattern in [] if pattern is None else bin_patterns(pattern, description):
+    masks = () if files.bad_pixels is None else (files.bad_pixels,)
+    for pattern in (*description.field_patterns("flats"), *description.field_patterns("darks"), *masks):
+        for bin_pattern in bin_patterns(pattern, description):
             others.update(path.resolve() for path in match_files(description, bin_pattern, suffixes))
     for name in (geometry and geometry.angles_file, geometry and geometry.poses_file):
         if name:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ingest.errors import FrameFormatError, IncompleteScanError
+from ingest.camera_positions import parse_views
+from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.frames import common_pixel_type, convert_frames, orient_frames, stored_pixel_type
-from ingest.readers.frame_reader import require_view_range
+from ingest.readers.frame_reader import field_name, require_view_range
 from ingest.readers.masks import read_mask
 from ingest.scan import FieldFrames
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ingest.config import ScanDescription
+    from ingest.config import FieldKind, ScanDescription
     from ingest.scan import PixelType, Scan
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -102,13 +103,13 @@ class Hdf5Reader:
         require_view_range(start, stop, self.scan)
         return self._read(self.views, start, stop, "view")
 
-    def read_flats(self) -> NDArray[Any] | None:
-        """Flat frames (1, frame, row, col), or None."""
-        return None if self.flats is None else self._read(self.flats, 0, self.flats.count, "flat frame")
+    def read_flats(self, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (1, frame, row, col), all or those of one camera position, or None."""
+        return self._read_field(self.flats, self.scan.flats, position, "flat frame")
 
-    def read_darks(self) -> NDArray[Any] | None:
-        """Dark frames (1, frame, row, col), or None."""
-        return None if self.darks is None else self._read(self.darks, 0, self.darks.count, "dark frame")
+    def read_darks(self, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (1, frame, row, col), all or those of one camera position, or None."""
+        return self._read_field(self.darks, self.scan.darks, position, "dark frame")
 
     def read_bad_pixels(self) -> NDArray[Any] | None:
         """Pixels that the file or the description calls bad (row, col) bool, or None."""
@@ -121,6 +122,14 @@ class Hdf5Reader:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _read_field(
+        self, frame_set: FrameSet | None, described: FieldFrames | None, position: int | None, name: str
+    ) -> NDArray[Any] | None:
+        """Flat or dark frames (``name``)."""
+        if frame_set is None or described is None:
+            return None
+        return self._read(frame_set, *described.frames_at(position), name)
 
     def _read(self, frame_set: FrameSet, start: int, stop: int, kind: str) -> NDArray[Any]:
         """Frames of a set as (1, frame, row, col), checked and in the stored type."""
@@ -273,9 +282,35 @@ def choose_pixel_type(frame_sets: Iterable[FrameSet | None], source: Path) -> Pi
     )
 
 
-def field_frames(frame_set: FrameSet | None) -> FieldFrames | None:
-    """What the manifest says of flat or dark frames."""
-    return None if frame_set is None else FieldFrames(frame_set.count)
+def describe_fields(
+    kind: FieldKind, frame_set: FrameSet | None, description: ScanDescription, source: Path
+) -> tuple[FrameSet | None, FieldFrames | None]:
+    """Return a file's flat or dark frames and what the manifest says of them; sorted by camera position if it is said.
+
+    ``flats`` and ``darks`` of ``[[camera_positions]]`` count the file's own frames of the kind, from 0.
+
+    Raises
+    ------
+    ScanDescriptionError
+        If a position names a frame that is not there, or one of another position.
+    """
+    if frame_set is None or not frame_set.count:
+        return None, None
+    if not description.by_position(kind):
+        return frame_set, FieldFrames(frame_set.count)
+    sets = [
+        parse_views(
+            text, frame_set.count, f"{description.name}: [[camera_positions]] {number} {kind}", what=field_name(kind)
+        )
+        for number, text in enumerate(description.field_patterns(kind))
+    ]
+    chosen = np.concatenate(sets)
+    if np.unique(chosen).size < chosen.size:
+        raise ScanDescriptionError(
+            f"{description.name}: [[camera_positions]] name some of the {kind} of {source} twice"
+        )
+    counts = tuple(len(one) for one in sets)
+    return FrameSet(frame_set.dataset, frame_set.frames[chosen]), FieldFrames(sum(counts), position_counts=counts)
 
 
 def require_announced_views(n_views: int, description: ScanDescription, source: Path) -> None:

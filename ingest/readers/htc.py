@@ -105,10 +105,10 @@ class HtcReader:
         require_view_range(start, stop, self._scan)
         return np.array(self._frames[:, start:stop], order="C")
 
-    def read_flats(self) -> None:
+    def read_flats(self, position: int | None = None) -> None:
         """None: line integrals need none."""
 
-    def read_darks(self) -> None:
+    def read_darks(self, position: int | None = None) -> None:
         """None: line integrals need none."""
 
     def read_bad_pixels(self) -> NDArray[Any] | None:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ingest.config import ScanDescription
+    from ingest.config import FieldKind, ScanDescription
     from ingest.readers import SourceOptions
     from ingest.readers.mib_files import MibFrame
     from ingest.scan import Scan
@@ -135,8 +135,8 @@ class MerlinReader:
             n_bins=len(self._order),
             bins=self._bins,
             left_out=self._table.left_out,
-            flats=self._field_frames(self._flats),
-            darks=self._field_frames(self._darks),
+            flats=self._field_frames("flats", self._flats),
+            darks=self._field_frames("darks", self._darks),
             acquired=header.acquired if _time(header.acquired) else "",
             manufacturer="Quantum Detectors",
             model=acquisition.get("Readout System", "Merlin"),
@@ -173,13 +173,13 @@ class MerlinReader:
             )
         return self._read(self._table.views[start:stop])
 
-    def read_flats(self) -> NDArray[Any] | None:
-        """Flat frames (bin, frame, row, col), or None."""
-        return None if self._flats is None else self._read(self._flats.views)
+    def read_flats(self, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (bin, frame, row, col), all or those of one camera position, or None."""
+        return self._read_field(self._flats, self._scan.flats, position)
 
-    def read_darks(self) -> NDArray[Any] | None:
-        """Dark frames (bin, frame, row, col), or None."""
-        return None if self._darks is None else self._read(self._darks.views)
+    def read_darks(self, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (bin, frame, row, col), all or those of one camera position, or None."""
+        return self._read_field(self._darks, self._scan.darks, position)
 
     def read_bad_pixels(self) -> NDArray[Any] | None:
         """(row, col) bool: pixels inserted in gaps between chips, and those the description names; or None."""
@@ -200,7 +200,8 @@ class MerlinReader:
     def _paths(self) -> list[Path]:
         """The .mib files with projections."""
         pattern = self._description.files.projections
-        others = {p for kind in ("flats", "darks") for p in self._named_paths(getattr(self._description.files, kind))}
+        fields = (*self._description.field_patterns("flats"), *self._description.field_patterns("darks"))
+        others = {p for name in fields for p in self._named_paths(name)}
         paths = mib_paths(self._source) if pattern is None else self._named_paths(pattern)
         return [p for p in paths if p.absolute() not in others]
 
@@ -240,11 +241,12 @@ class MerlinReader:
                 f"the frames from number {found + 1} on are missing"
             )
 
-    def _fields(self, kind: str) -> FrameTable | None:
-        """Flat or dark frames that the description names."""
-        pattern = getattr(self._description.files, kind)
-        if pattern is None:
-            return None
+    def _fields(self, kind: FieldKind) -> tuple[FrameTable, ...]:
+        """Flat or dark frames that the description names: one set, or one for each camera position."""
+        return tuple(self._field_set(kind, pattern) for pattern in self._description.field_patterns(kind))
+
+    def _field_set(self, kind: FieldKind, pattern: str) -> FrameTable:
+        """One set of flat or dark frames."""
         frames = index_files(self._named_paths(pattern))
         require_same_kind(frames[0], self._first)
         table = arrange(frames, alternating=self._alternating)
@@ -255,15 +257,26 @@ class MerlinReader:
             )
         return table
 
-    def _field_frames(self, table: FrameTable | None) -> FieldFrames | None:
-        """How many flat or dark frames, and when."""
-        if table is None:
+    def _field_frames(self, kind: FieldKind, tables: tuple[FrameTable, ...]) -> FieldFrames | None:
+        """How many flat or dark frames, at which camera position, and when."""
+        if not tables:
             return None
         begin = _time(self._first.header.acquired)
-        times = [_time(view[0].header.acquired) for view in table.views]
+        times = [_time(view[0].header.acquired) for table in tables for view in table.views]
         known = begin is not None and all(time is not None for time in times)
         seconds = tuple((t - begin).total_seconds() for t in times if t and begin) if known else None
-        return FieldFrames(len(table.views), seconds)
+        counts = tuple(len(table.views) for table in tables)
+        by_position = self._description.by_position(kind)
+        return FieldFrames(len(times), seconds, position_counts=counts if by_position else ())
+
+    def _read_field(
+        self, tables: tuple[FrameTable, ...], described: FieldFrames | None, position: int | None
+    ) -> NDArray[Any] | None:
+        """Flat or dark frames (bin, frame, row, col), or None."""
+        if described is None:
+            return None
+        first, end = described.frames_at(position)
+        return self._read([view for table in tables for view in table.views][first:end])
 
     def _notes(self, acquisition: dict[str, str]) -> tuple[str, ...]:
         """What a reader of the manifest should know."""

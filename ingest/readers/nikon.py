@@ -66,8 +66,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
         if left_out:
             geometry = geometry.select([i for i in range(geometry.n_views) if i not in left_out])
         files = description.files
-        flats = open_field(files.flats, description, TiffPages, SUFFIXES, (views,), "flat frame")
-        darks = open_field(files.darks, description, TiffPages, SUFFIXES, (views,), "dark frame")
+        flats = open_field("flats", description, TiffPages, SUFFIXES, (views,))
+        darks = open_field("darks", description, TiffPages, SUFFIXES, (views,))
         content = description.scan.content or "normalized"
         scan = describe_scan(
             description,

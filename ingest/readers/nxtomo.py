@@ -28,7 +28,7 @@ from ingest.readers.hdf5_frames import (
     FrameSet,
     Hdf5Reader,
     angles_rad,
-    field_frames,
+    describe_fields,
     frame_dataset,
     is_hdf5,
     iso_time,
@@ -96,10 +96,12 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
     data = frame_dataset(member(entry, DATA), source, f"{entry.name}/{DATA}")
     n_frames, n_rows, n_cols = data.shape
     keys = _image_keys(source, entry, n_frames)
-    views, flats, darks = (FrameSet(data, np.flatnonzero(keys == key)) for key in (VIEW, FLAT, DARK))
+    views, all_flats, all_darks = (FrameSet(data, np.flatnonzero(keys == key)) for key in (VIEW, FLAT, DARK))
     if views.count == 0:
         raise FrameFormatError(f"{source}: none of the {n_frames} frames is a projection (image_key 0)")
     require_announced_views(views.count, description, source)
+    flats, said_flats = describe_fields("flats", all_flats, description, source)
+    darks, said_darks = describe_fields("darks", all_darks, description, source)
     notes = []
     left = int(np.isin(keys, (INVALID, ALIGNMENT)).sum())
     if left:
@@ -122,8 +124,8 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
         n_rows=n_rows,
         n_cols=n_cols,
         geometry=geometry,
-        flats=field_frames(flats) if flats.count else None,
-        darks=field_frames(darks) if darks.count else None,
+        flats=said_flats,
+        darks=said_darks,
         acquired=iso_time(read_text(member(entry, "start_time"))),
         model=read_text(member(detector, "model")),
         station=read_text(member(entry, "instrument/name")),
@@ -137,8 +139,8 @@ def _open(source: Path, file: Any, description: ScanDescription) -> Hdf5Reader:
         file,
         description,
         views,
-        flats if flats.count else None,
-        darks if darks.count else None,
+        flats,
+        darks,
         _pixel_mask(source, detector, (n_rows, n_cols)),
     )
 

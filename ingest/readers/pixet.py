@@ -60,8 +60,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     description = load_description(source, options, rows="bottom-up")
     views = open_views(source, description, PixetFile, SUFFIXES)
     files = description.files
-    flats = open_field(files.flats, description, PixetFile, SUFFIXES, views, "flat frame")
-    darks = open_field(files.darks, description, PixetFile, SUFFIXES, views, "dark frame")
+    flats = open_field("flats", description, PixetFile, SUFFIXES, views)
+    darks = open_field("darks", description, PixetFile, SUFFIXES, views)
     said = [_description_of(view_source) for view_source in views]
     items = {} if said[0] is None else said[0].items
     n_rows, n_cols = views[0].shape

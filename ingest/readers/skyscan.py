@@ -77,8 +77,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     beta_rad = np.delete(skyscan_angles_rad(log, log.n_files, clockwise=clockwise), list(views.left_out))
     geometry = skyscan_geometry(log, beta_rad)
     files = description.files
-    flats = open_field(files.flats, description, TiffPages, SUFFIXES, (views,), "flat frame")
-    darks = open_field(files.darks, description, TiffPages, SUFFIXES, (views,), "dark frame")
+    flats = open_field("flats", description, TiffPages, SUFFIXES, (views,))
+    darks = open_field("darks", description, TiffPages, SUFFIXES, (views,))
     content = description.scan.content or ("normalized" if log.flat_corrected else "counts")
     scan = describe_scan(
         description,

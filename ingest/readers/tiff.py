@@ -58,8 +58,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     views = open_views(source, description, TiffPages, SUFFIXES)
     try:
         files = description.files
-        flats = open_field(files.flats, description, TiffPages, SUFFIXES, views, "flat frame")
-        darks = open_field(files.darks, description, TiffPages, SUFFIXES, views, "dark frame")
+        flats = open_field("flats", description, TiffPages, SUFFIXES, views)
+        darks = open_field("darks", description, TiffPages, SUFFIXES, views)
         n_rows, n_cols = views[0].shape
         notes = [] if description.geometry and description.geometry.rows else ["The first row of a file is its top."]
         if views[0].left_out:

@@ -104,8 +104,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     if not normed:
         notes += _chamber_notes(chambers)
     files = description.files
-    flats = open_field(files.flats, description, open_file, SUFFIXES, (views,), "flat frame")
-    darks = open_field(files.darks, description, open_file, SUFFIXES, (views,), "dark frame")
+    flats = open_field("flats", description, open_file, SUFFIXES, (views,))
+    darks = open_field("darks", description, open_file, SUFFIXES, (views,))
     scan = describe_scan(
         description,
         source,

@@ -87,8 +87,9 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
                 "give [scan] white_level, the value of an unattenuated pixel"
             )
         files = description.files
-        flats = _flats(paths[0], views, description) if not corrected or files.flats else None
-        darks = open_field(files.darks, description, OleImages, SUFFIXES, (views,), "dark frame")
+        named = description.field_patterns("flats")
+        flats = _flats(paths[0], views, description) if not corrected or named else None
+        darks = open_field("darks", description, OleImages, SUFFIXES, (views,))
         n_rows, n_cols = views.shape
         scan = describe_scan(
             description,
@@ -337,13 +338,13 @@ class _References:
 
 def _flats(path: Path, views: Stack | FrameSeries, description: ScanDescription) -> FieldFiles | None:
     """Flat frames: those that the description names, else the file's own reference images."""
-    if description.files.flats is not None:
-        return open_field(description.files.flats, description, OleImages, SUFFIXES, (views,), "flat frame")
+    if description.field_patterns("flats"):
+        return open_field("flats", description, OleImages, SUFFIXES, (views,))
     references = _References.open(path)
     references.close()
     if not references.n_frames:
         return None
-    return FieldFiles(((partial(_References.open, path),),), references.n_frames, references.dtype, "flat frame")
+    return FieldFiles((((partial(_References.open, path),),),), (references.n_frames,), references.dtype, "flat frame")
 
 
 def _file_notes(images: OleImages) -> tuple[str, ...]:
