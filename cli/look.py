@@ -58,7 +58,7 @@ class LookOptions:
     def look(self) -> dict[str, Any]:
         """Parameters of both kinds of looks but for the scan."""
         return {
-            "bin_index": self.bin_index,
+            "bin": self.bin_index,
             "z_mm": self.z_mm,
             "voxels": self.voxels,
             "views": self.views,
