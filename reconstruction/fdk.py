@@ -338,18 +338,56 @@ def reconstruct(
     setup = prepare(
         geometry, grid, parameters or FdkParameters(), slab, four_fold=four_fold, force_general=force_general
     )
+    return reconstruct_prepared(projections, setup, backend, threads=threads, batch_views=batch_views)
+
+
+def reconstruct_prepared(
+    projections: NDArray[np.float32],
+    setup: SlabSetup,
+    backend: str = "numba",
+    *,
+    first_row: int = 0,
+    threads: int | None = None,
+    batch_views: int = 128,
+) -> NDArray[np.float32]:
+    """Reconstruct a slab that is set up already, from line integrals in memory.
+
+    Parameters
+    ----------
+    projections : (view, row, col) float32
+        Line integrals [1] of the rows of the frames that the slab needs, or of more.  Not modified.
+    setup : SlabSetup
+        Of the whole frames: orbit and field are judged by all rows, whichever are in memory.
+    backend : str
+        A name in `reconstruction.backends.BACKENDS`.
+    first_row : int
+        Row of the frames that the first row of `projections` is.
+    threads, batch_views : int
+        As for `reconstruct`.
+
+    Returns
+    -------
+    (z, y, x) float32
+        Linear attenuation mu [1/mm]; the parameters' value outside the field.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If the back end is unknown or lacks something here.
+    """
     engine = load_backend(backend)
     accumulator = engine.start(setup, threads=threads)
     for view_indices in setup.batches(batch_views):
         band = setup.band_of(view_indices)
         if setup.virtual is None:
-            rows = [projections[view, band.row_start : band.row_stop] for view in view_indices]
+            rows = [projections[view, band.row_start - first_row : band.row_stop - first_row] for view in view_indices]
             accumulator.add(rows, view_indices)
             continue
-        start, stop = setup.virtual.rows_of_frames(
-            view_indices, band.row_start, band.row_stop, setup.geometry.n_cols
-        )  # fmt: skip
-        frames = [[projections[f, start:stop] for f in setup.virtual.frame_indices[view]] for view in view_indices]
+        start, stop = setup.virtual.rows_of_frames(view_indices, band.row_start, band.row_stop, setup.geometry.n_cols)
+        frames = [
+            [projections[f, start - first_row : stop - first_row] for f in setup.virtual.frame_indices[view]]
+            for view in view_indices
+        ]
         accumulator.add(
             engine.resample(
                 setup, frames, view_indices, frame_row_start=start, row_start=band.row_start, row_stop=band.row_stop,

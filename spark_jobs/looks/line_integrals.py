@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.bad_pixels import CorrectionParameters
-from reconstruction.binning import binned_geometry, cropped_geometry
+from reconstruction.binning import binned_geometry
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import prepare
 from spark_jobs.planning.view_groups import frame_rows
@@ -32,13 +32,17 @@ class LookRows:
     Attributes
     ----------
     line_integrals : (view, row, col) float32
-    geometry : of exactly these views, rows and averaged pixels
+    geometry : of these views and their averaged pixels, whole panels: an orbit is judged by all of their rows
+    first_row : row of these panels that the line integrals begin with
+    views : (view,) int64, numbers of the views in the scan
     binning : pixels of a side that are averaged
     read_bytes : of counts that were read
     """
 
     line_integrals: NDArray[np.float32]
     geometry: ConeBeamGeometry
+    first_row: int
+    views: NDArray[np.int64]
     binning: int
     read_bytes: int
 
@@ -118,5 +122,4 @@ def _read(
         if wanted.size:
             kept[at : at + wanted.size] = corrector.lines_of_frames([corrector.read_block(block)], wanted)
             at += wanted.size
-    geometry = cropped_geometry(binned, *rows)
-    return LookRows(kept, geometry, binning, corrector.read_bytes)
+    return LookRows(kept, binned, rows[0], views, binning, corrector.read_bytes)

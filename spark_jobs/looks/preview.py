@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconstruction.coverage import field_radius_mm
-from reconstruction.fdk import reconstruct
+from reconstruction.fdk import prepare, reconstruct_prepared
 from reconstruction.geometry import VolumeGrid
 from spark_jobs.errors import PlanError
 from spark_jobs.looks.line_integrals import read_look_rows
@@ -62,7 +62,8 @@ def preview(stored: StoredScan, parameters: PreviewParameters) -> Preview:
     started = time.perf_counter()
     grid = look_grid(stored, parameters)
     rows = read_look_rows(stored, parameters, grid, [geometry_of(stored)])
-    volume = reconstruct(rows.line_integrals, rows.geometry, grid, parameters.fdk, parameters.backend)
+    setup = prepare(rows.geometry, grid, parameters.fdk)
+    volume = reconstruct_prepared(rows.line_integrals, setup, parameters.backend, first_row=rows.first_row)
     radius = field_radius_mm(grid, parameters.field_radius_mm)
     note = few_views_note(round(views_per_turn(rows.geometry)), radius, grid.voxel_pitch_mm[1])
     notes: tuple[str, ...] = (note,) if note else ()

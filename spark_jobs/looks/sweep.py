@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ingest.panel import turn_panel
-from reconstruction.binning import binned_geometry, cropped_geometry
-from reconstruction.fdk import reconstruct
-from spark_jobs.looks.line_integrals import read_look_rows, spread_views
+from reconstruction.binning import binned_geometry
+from reconstruction.fdk import prepare, reconstruct_prepared
+from spark_jobs.looks.line_integrals import read_look_rows
 from spark_jobs.looks.preview import look_grid
 from spark_jobs.looks.scores import entropy, grey_range, sharpness
 from spark_jobs.planning.plan import geometry_of
@@ -66,13 +66,11 @@ def sweep(stored: StoredScan, parameters: SweepParameters) -> Sweep:
     geometry = geometry_of(stored)
     moved = [changed_geometry(geometry, parameters.parameter, value) for value in parameters.values]
     rows = read_look_rows(stored, parameters, grid, [geometry, *moved])
-    views = spread_views(stored.scan.n_views, parameters.views)
-    first = _first_row(geometry.select(views), rows.geometry, rows.binning)
     slices = []
     for value, changed in zip(parameters.values, moved, strict=True):
-        part = binned_geometry(changed.select(views), rows.binning)
-        part = cropped_geometry(part, first, first + rows.geometry.n_rows)
-        volume = reconstruct(rows.line_integrals, part, grid, parameters.fdk_of(value), parameters.backend)
+        part = binned_geometry(changed.select(rows.views), rows.binning)
+        setup = prepare(part, grid, parameters.fdk_of(value))
+        volume = reconstruct_prepared(rows.line_integrals, setup, parameters.backend, first_row=rows.first_row)
         slices.append(volume[0])
     low, high = grey_range(slices)
     score = entropy if parameters.score == "entropy" else sharpness
@@ -88,17 +86,9 @@ def sweep(stored: StoredScan, parameters: SweepParameters) -> Sweep:
         slices=np.stack(slices),
         grey_range=(low, high),
         grid=grid,
-        n_views=len(views),
+        n_views=len(rows.views),
         seconds=time.perf_counter() - started,
     )
-
-
-def _first_row(geometry: ConeBeamGeometry, cropped: ConeBeamGeometry, binning: int) -> int:
-    """Which of the panel's averaged rows the cropped panel begins with."""
-    whole = binned_geometry(geometry, binning)
-    along = (cropped.poses[0, 3:6] - whole.poses[0, 3:6]) @ whole.poses[0, 9:12]
-    middle = along / (whole.poses[0, 9:12] @ whole.poses[0, 9:12])
-    return round(float(middle) + (whole.n_rows - cropped.n_rows) / 2)
 
 
 def _refined(values: tuple[float | str, ...], signed: NDArray[np.float64], best: int) -> float | None:

@@ -29,6 +29,7 @@ from spark_jobs.planning.few_views import few_views_note
 from storage.filesystem import open_store
 from tests.support.command_line import conepacs, conepacs_apart
 from tests.support.fake_reader import FakeReader, small_scan
+from tests.support.orbits import circle, degrees, helix, stack, stepped, tilted
 
 SHIFT_PX = 1.5
 
@@ -63,6 +64,31 @@ def test_a_slice_from_all_views_is_that_of_the_reconstruction(shifted):
     assert look.volume.shape == (1, 48, 48)
     assert look.n_views == 120
     assert look.read_bytes < lines.nbytes / 2, "only the rows of the slice are read"
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        stack((-6.0, 6.0), degrees(0, 360, 6)),
+        tilted(circle(degrees(0, 360, 6)), yaw_deg=4.0, pitch_deg=3.0, roll_deg=2.0),
+        helix(2.5, 60, 9.0),
+        stepped((-24.0, 0.0, 24.0), (0.0, 0.0, 0.0), 60, n_cols=36),
+    ],
+    ids=["stack", "tilted", "helix", "stepped"],
+)  # fmt: skip
+def test_orbits_are_judged_by_whole_panels_though_some_rows_are_read(geometry, tmp_path):
+    lines = forward_project(marker_phantom(11.0), geometry)
+    scan = small_scan(
+        n_views=geometry.n_views, n_bins=1, n_rows=geometry.n_rows, n_cols=geometry.n_cols, geometry=geometry,
+        scan_id="orbit", content="line_integrals", pixel_type="float32",
+    )  # fmt: skip
+    store = open_store(tmp_path.as_uri())
+    upload(FakeReader(replace(scan, bins=(EnergyBin(0),)), lines[None]), store)
+    stored = open_scan_chunks(store, "orbit")
+    look = preview(stored, PreviewParameters("orbit", voxels=64, views=1000))
+    np.testing.assert_allclose(look.volume, reconstruct(lines, geometry, look.grid, FdkParameters("hann")), atol=2e-7)
+    swept = sweep(stored, SweepParameters("orbit", voxels=64, views=1000, values=(0.0, 1.0)))
+    np.testing.assert_allclose(swept.slices[0], look.volume[0], atol=2e-7)
 
 
 def test_few_views_and_a_coarse_volume_are_near_it(shifted):
