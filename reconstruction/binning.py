@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detector pixels averaged in blocks, for voxels much larger than a pixel's image at the axis; and parts of a panel."""
+"""Detector pixels averaged in blocks, for voxels much larger than a pixel's image at the axis."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,21 +48,6 @@ def _binned_gaps(gaps: tuple[tuple[int, int], ...], factor: int, n_cols: int) ->
         elif first < last:
             found.append((first, last))
     return tuple(found)
-
-
-def cropped_geometry(geometry: ConeBeamGeometry, row_start: int, row_stop: int) -> ConeBeamGeometry:
-    """Return the geometry of the rows ``row_start <= row < row_stop`` of a panel.
-
-    Raises
-    ------
-    GeometryError
-        If these are no rows of the panel.
-    """
-    if not 0 <= row_start < row_stop <= geometry.n_rows:
-        raise GeometryError(f"rows {row_start}:{row_stop} do not lie in a panel of {geometry.n_rows} rows")
-    poses = geometry.poses.copy()
-    poses[:, 3:6] += ((row_start + row_stop - geometry.n_rows) / 2) * geometry.poses[:, 9:12]
-    return replace(geometry, poses=poses, n_rows=row_stop - row_start)
 
 
 def bin_pixels(line_integrals: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
