@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ingest.chunks import open_scan_chunks
 from pacs.provenance import parameters_sha256
 from spark_jobs.looks.preview import preview
-from spark_jobs.looks.sheet import contact_sheet, preview_png
+from spark_jobs.looks.sheet import contact_sheet, drawn_range, preview_png
 from spark_jobs.looks.sweep import sweep
 from storage.log_context import log_context
 from storage.publish import publish_bytes
@@ -59,10 +59,13 @@ def look_path(parameters: PreviewParameters) -> str:
 
 def preview_figures(look: Preview) -> dict[str, Any]:
     """What a look is, as JSON values."""
+    black, white = drawn_range(look)
     return {
         "shape": list(look.grid.shape),
         "voxel_pitch_mm": list(look.grid.voxel_pitch_mm),
-        "center_mm": list(look.grid.center_mm),
+        "center_mm": [round(middle, 9) + 0.0 for middle in look.grid.center_mm],
+        "black_per_mm": black,
+        "white_per_mm": white,
         "views": look.n_views,
         "averaged_pixels": look.binning,
         "read_bytes": look.read_bytes,

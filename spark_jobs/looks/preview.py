@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.chunks import StoredScan
+    from reconstruction.geometry import ConeBeamGeometry
     from spark_jobs.looks.parameters import PreviewParameters
 
 
@@ -64,14 +65,21 @@ def preview(stored: StoredScan, parameters: PreviewParameters) -> Preview:
     rows = read_look_rows(stored, parameters, grid, [geometry_of(stored)])
     setup = prepare(rows.geometry, grid, parameters.fdk)
     volume = reconstruct_prepared(rows.line_integrals, setup, parameters.backend, first_row=rows.first_row)
-    radius = field_radius_mm(grid, parameters.field_radius_mm)
-    note = few_views_note(round(views_per_turn(rows.geometry)), radius, grid.voxel_pitch_mm[1])
-    notes: tuple[str, ...] = (note,) if note else ()
+    notes = _few_views(rows.geometry, grid, field_radius_mm(grid, parameters.field_radius_mm))
     if rows.geometry.n_views < stored.scan.n_views:
         notes += (f"{rows.geometry.n_views} of {stored.scan.n_views} views were used: the job has less streaks",)
     return Preview(
         volume, grid, rows.geometry.n_views, rows.binning, rows.read_bytes, time.perf_counter() - started, notes
     )
+
+
+def _few_views(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> tuple[str, ...]:
+    """The note on too few views; voxels smaller than a pixel at the axis show no more than the pixels do."""
+    n_views = round(views_per_turn(geometry))
+    pixel = geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm
+    if not few_views_note(n_views, radius_mm, max(pixel, grid.voxel_pitch_mm[1])):
+        return ()
+    return (few_views_note(n_views, radius_mm, grid.voxel_pitch_mm[1]),)
 
 
 def look_grid(stored: StoredScan, parameters: PreviewParameters) -> VolumeGrid:

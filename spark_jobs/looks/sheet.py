@@ -27,21 +27,26 @@ _BACKGROUND, _INK, _BEST = (18, 18, 20), (225, 225, 225), (237, 174, 73)
 def preview_png(look: Preview) -> bytes:
     """Draw a look as PNG: the slice, or the three middle planes (axial, coronal, sagittal) of a coarse volume.
 
-    x runs to the right; y of a slice, and z of the other planes, runs up.
+    x runs to the right; y of a slice runs down, as in the DICOM series and on the page, z of the other planes up.
     """
     volume = look.volume
     nz, ny, nx = volume.shape
     planes = [volume[nz // 2]]
-    labels = [f"z = {look.grid.center_mm[2]:.3f} mm"]
+    labels = [f"z = {round(look.grid.center_mm[2], 3) + 0.0:.3f} mm"]
     if nz > 1:
-        planes += [volume[:, ny // 2], volume[:, :, nx // 2]]
+        planes += [volume[::-1, ny // 2], volume[::-1, :, nx // 2]]
         labels = ["axial", "coronal", "sagittal"]
-    low, high = grey_range([planes[0]])
+    low, high = drawn_range(look)
     return _sheet([_tile(plane, low, high) for plane in planes], labels, columns=len(planes), best=None)
 
 
+def drawn_range(look: Preview) -> tuple[float, float]:
+    """Return the mu that is drawn black, and that is drawn white [1/mm]."""
+    return grey_range([look.volume[look.volume.shape[0] // 2]])
+
+
 def contact_sheet(sweep: Sweep, name: str) -> bytes:
-    """Draw all slices of a sweep as PNG, each with its value and score, the best with a frame."""
+    """Draw all slices of a sweep as PNG, each with its value and score, the best with a frame; x right, y down."""
     low, high = sweep.grey_range
     step = max(1, math.ceil(sweep.slices.shape[1] / _SHEET_TILE))
     tiles = [_tile(s[::step, ::step], low, high) for s in sweep.slices]
@@ -53,9 +58,9 @@ def contact_sheet(sweep: Sweep, name: str) -> bytes:
 
 
 def _tile(plane: NDArray[np.float32], low: float, high: float) -> Image.Image:
-    """Grey values of a plane; its first row is at the bottom."""
+    """Grey values of a plane; its first row is on top."""
     greys = np.clip((plane - low) / (high - low), 0.0, 1.0) * 255
-    return Image.fromarray(np.ascontiguousarray(np.flipud(greys).astype(np.uint8)))
+    return Image.fromarray(np.ascontiguousarray(greys.astype(np.uint8)))
 
 
 def _sheet(tiles: list[Image.Image], labels: list[str], *, columns: int, best: int | None) -> bytes:

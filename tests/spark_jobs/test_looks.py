@@ -17,12 +17,13 @@ from ingest.scan import EnergyBin
 from ingest.upload import upload
 from reconstruction.coverage import default_grid
 from reconstruction.fdk import FdkParameters, reconstruct
-from reconstruction.geometry import ConeBeamGeometry
+from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 from reconstruction.phantom import marker_phantom
 from reconstruction.projector import forward_project
 from spark_jobs.errors import PlanError
+from spark_jobs.looks.kind_runs import preview_figures
 from spark_jobs.looks.parameters import PreviewParameters, SweepParameters
-from spark_jobs.looks.preview import preview
+from spark_jobs.looks.preview import Preview, preview
 from spark_jobs.looks.sheet import contact_sheet, preview_png
 from spark_jobs.looks.sweep import changed_geometry, sweep
 from spark_jobs.planning.few_views import few_views_note
@@ -105,6 +106,27 @@ def test_few_views_and_a_coarse_volume_are_near_it(shifted):
     assert coarse.binning == 2
     picture = Image.open(io.BytesIO(preview_png(coarse)))
     assert picture.width > 3 * 24
+
+
+def test_slices_are_drawn_as_dicom_shows_them_and_planes_along_the_axis_upright():
+    volume = np.zeros((2, 64, 64), dtype=np.float32)
+    volume[0, 5, 40] = volume[1, 5, 40] = 1.0  # low y, x beyond the middle
+    volume[1, 32, 50] = 1.0  # the upper of two slices
+    look = Preview(volume, VolumeGrid((2, 64, 64), (1.0, 1.0, 1.0), (0.0, 0.0, -1e-15)), 4, 1, 0, 0.0, ())
+    picture = np.asarray(Image.open(io.BytesIO(preview_png(look))).convert("L"))
+    slice_, coronal = picture[6:70, 6:70], picture[6:8, 132:196]
+    assert np.argwhere(slice_ == 255).tolist() == [[5, 40], [32, 50]]
+    assert np.argwhere(coronal == 255).tolist() == [[0, 50]]
+    figures = preview_figures(look)
+    assert (figures["black_per_mm"], figures["white_per_mm"], figures["center_mm"]) == (0.0, 1.0, [0.0, 0.0, 0.0])
+    assert str(figures["center_mm"][2]) == "0.0"
+
+
+def test_voxels_smaller_than_pixels_ask_for_no_more_views(shifted):
+    stored = open_scan_chunks(shifted[0], "shifted")
+    assert preview(stored, PreviewParameters("shifted", voxels=256, views=120)).notes == ()
+    few = preview(stored, PreviewParameters("shifted", voxels=256, views=40)).notes
+    assert "40 views are few for a field of 256 voxels" in few[0]
 
 
 def test_memory_bounds_a_look_by_averaging_pixels(shifted):
