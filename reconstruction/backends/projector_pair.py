@@ -3,13 +3,15 @@
 # ruff: noqa: ANN001, ANN201, ANN202
 """A matched pair of projectors for any pose: Joseph's rays, and the exact transpose (numba).
 
+For panels that do not stand upright; `projector_kernels` has those that do.
+
 A ray steps through the planes of voxels of which it crosses most (x or y; so it skips no voxel across) and interpolates
 bilinearly within each (Joseph, IEEE Trans. Med. Imaging 1, 1982).  The transpose puts the same
 coefficients back.  Threads split rays in one direction and planes in the other, so that no two
 write the same number and every sum has one order, whatever the number of threads.
 
-Layouts: volume (y, x, z), z fastest, with `PAD` zero voxels on every side, so that no step needs a
-test; line integrals (view, col, row), rows fastest: neighbouring rays then share lines of voxels.
+Layouts: volume (y, x, z), z fastest, with `PAD` zero voxels on every side (or more behind along z), so that no step
+needs a test; line integrals (view, col, row), rows fastest: neighbouring rays then share lines of voxels.
 """
 
 from __future__ import annotations
@@ -54,96 +56,6 @@ def _ray(pose, col, row):
 
 
 @nb.njit(**_FAST)
-def _is_upright(pose):
-    """Whether rows of the panel are level and its columns parallel to z: a column's rays then share x and y."""
-    return pose[8] == 0.0 and pose[9] == 0.0 and pose[10] == 0.0
-
-
-@nb.njit(**_FAST)
-def _column_way(pose, pitch, shape, strides, col):
-    """What the rays of an upright column share.
-
-    Whether they step in x; planes; start and slope across, in the padding; source and step along; strides along and
-    across; squared length of a step in x and y [mm^2]; height of the first row's pixel above the source.
-    """
-    dx, dy, dz = _ray(pose, col, 0)
-    along_x = abs(dx) >= abs(dy)
-    if along_x:
-        da, db, sa, sb, na, nb_ = dx, dy, pose[0], pose[1], shape[1], shape[0]
-        pa, pb, step_a, step_b = pitch[0], pitch[1], strides[1], strides[0]
-    else:
-        da, db, sa, sb, na, nb_ = dy, dx, pose[1], pose[0], shape[0], shape[1]
-        pa, pb, step_a, step_b = pitch[1], pitch[0], strides[0], strides[1]
-    rb = db / da
-    b0 = sb - sa * rb
-    first, last = _cut(0, na - 1, b0, rb, nb_)
-    return along_x, first, last, b0 + PAD, rb, sa, da, step_a, step_b, pa * pa + (rb * pb) ** 2, dz
-
-
-@nb.njit(**_FAST)
-def _project_column(voxels, shape, strides, pose, pitch, col, sums, out):
-    """Line integrals of one column of an upright panel, a plane of voxels at a time: out (row,)."""
-    n_rows = out.size
-    _, first, last, b0, rb, sa, da, step_a, step_b, square, dz = _column_way(pose, pitch, shape, strides, col)
-    sums[:] = 0.0
-    for k in range(first, last + 1):
-        b = b0 + k * rb
-        ib = int(b)
-        fb = np.float32(b - ib)
-        base = (k + PAD) * step_a + ib * step_b
-        t = (k - sa) / da
-        z0, slope = pose[2] + t * dz, t * pose[11]
-        low, high = _cut(0, n_rows - 1, z0, slope, shape[2])
-        z0 += PAD
-        for row in range(low, high + 1):
-            z = z0 + row * slope
-            iz = int(z)
-            fz = np.float32(z - iz)
-            at = np.uintp(base + iz)
-            lower = voxels[at] + fz * (voxels[at + ONE] - voxels[at])
-            at += np.uintp(step_b)
-            upper = voxels[at] + fz * (voxels[at + ONE] - voxels[at])
-            sums[np.uintp(row)] += lower + fb * (upper - lower)
-    for row in range(n_rows):
-        out[row] = sums[row] * math.sqrt(square + ((dz + row * pose[11]) / da * pitch[2]) ** 2)
-
-
-@nb.njit(**_FAST)
-def _spread_column(voxels, shape, strides, pose, pitch, col, amounts, lines, along_x, plane_start, plane_stop):
-    """Put back what `_project_column` took, to some planes of one direction: lines (row,)."""
-    n_rows = lines.size
-    mine, first, last, b0, rb, sa, da, step_a, step_b, square, dz = _column_way(pose, pitch, shape, strides, col)
-    if mine != along_x:
-        return
-    for row in range(n_rows):
-        amounts[row] = lines[row] * math.sqrt(square + ((dz + row * pose[11]) / da * pitch[2]) ** 2)
-    for k in range(max(first, plane_start), min(last + 1, plane_stop)):
-        b = b0 + k * rb
-        ib = int(b)
-        fb = np.float32(b - ib)
-        base = (k + PAD) * step_a + ib * step_b
-        t = (k - sa) / da
-        z0, slope = pose[2] + t * dz, t * pose[11]
-        low, high = _cut(0, n_rows - 1, z0, slope, shape[2])
-        z0 += PAD
-        for row in range(low, high + 1):
-            z = z0 + row * slope
-            iz = int(z)
-            fz = np.float32(z - iz)
-            at = np.uintp(base + iz)
-            amount = amounts[np.uintp(row)]
-            upper = amount * fb
-            lower = amount - upper
-            part = lower * fz
-            voxels[at] += lower - part
-            voxels[at + ONE] += part
-            at += np.uintp(step_b)
-            part = upper * fz
-            voxels[at] += upper - part
-            voxels[at + ONE] += part
-
-
-@nb.njit(**_FAST)
 def project_rays(volume, poses, pitch, samples, out, column_start, column_stop):
     """Line integrals of the columns ``column_start <= n < column_stop`` of all views, one behind the other.
 
@@ -156,13 +68,9 @@ def project_rays(volume, poses, pitch, samples, out, column_start, column_stop):
     plane = volume.shape[1] * line
     voxels = volume.reshape(volume.size)
     share = 1.0 / (samples * samples)
-    sums = np.empty(n_rows, dtype=np.float64)
     for n in range(column_start, column_stop):
         view, col = n // n_cols, n % n_cols
         pose = poses[view]
-        if samples == 1 and _is_upright(pose):
-            _project_column(voxels, (ny, nx, nz), (plane, line), pose, pitch, col, sums, out[view, col])
-            continue
         for row in range(n_rows):
             total = 0.0
             for s in range(samples * samples):
@@ -207,17 +115,9 @@ def back_project_planes(lines, poses, pitch, samples, volume, along_x, plane_sta
     plane = volume.shape[1] * line
     voxels = volume.reshape(volume.size)
     share = 1.0 / (samples * samples)
-    amounts = np.empty(n_rows, dtype=np.float32)
     for view in range(n_views):
         pose = poses[view]
-        upright = samples == 1 and _is_upright(pose)
         for col in range(n_cols):
-            if upright:
-                _spread_column(
-                    voxels, (ny, nx, nz), (plane, line), pose, pitch, col, amounts, lines[view, col],
-                    along_x, plane_start, plane_stop,
-                )  # fmt: skip
-                continue
             for row in range(n_rows):
                 value = lines[view, col, row]
                 if value == 0:

@@ -24,16 +24,22 @@ class ReferencePair:
     name = "numpy_reference"
 
     def __init__(
-        self, poses: Float64Array, pitch_mm: tuple[float, float, float], n_cols: int, n_rows: int, samples: int
+        self,
+        poses: Float64Array,
+        shape: tuple[int, int, int],
+        pitch_mm: tuple[float, float, float],
+        n_cols: int,
+        n_rows: int,
+        samples: int,
     ) -> None:
-        self.poses, self.pitch = poses, pitch_mm
+        self.poses, self.shape, self.pitch = poses, shape, pitch_mm
         self.n_cols, self.n_rows, self.samples = n_cols, n_rows, samples
 
     def project(self, volume: Float32Array, views: NDArray[np.int64]) -> Float32Array:
         """Line integrals (view, col, row) of a padded volume (y, x, z)."""
         out = np.zeros((len(views), self.n_cols, self.n_rows))
         for place, view in enumerate(views):
-            for col, row, index, weight in self._taps(int(view), volume.shape):
+            for col, row, index, weight in self._taps(int(view)):
                 np.add.at(out[place], (col, row), weight * volume[index])
         return out.astype(np.float32)
 
@@ -41,7 +47,7 @@ class ReferencePair:
         """Add the transpose of `project` to a padded volume."""
         total = np.zeros(out.shape)
         for place, view in enumerate(views):
-            for col, row, index, weight in self._taps(int(view), out.shape):
+            for col, row, index, weight in self._taps(int(view)):
                 np.add.at(total, index, weight * lines[place][col, row])
         out += total
 
@@ -58,9 +64,9 @@ class ReferencePair:
     ) -> None:
         """Move towards the volume of least ``1/2 |x - noisy|^2 + weight TV(x)``; `dual` goes on from call to call."""
         climb = 1.0 / (4.0 * float((slopes.astype(np.float64) ** 2).sum()) * weight)
-        pairs = _inner_pairs(noisy.shape, inside)
+        pairs = _inner_pairs(noisy.shape, inside, self.shape[0])
         box = np.zeros(noisy.shape, dtype=np.bool_)
-        box[:, :, _PAD:-_PAD] = inside[:, :, None]
+        box[:, :, _PAD : _PAD + self.shape[0]] = inside[:, :, None]
         for step in range(steps + 1):
             total = np.zeros(noisy.shape)
             for axis in range(3):
@@ -77,10 +83,10 @@ class ReferencePair:
                 dual[axis] = moved[axis] * scale
 
     def _taps(
-        self, view: int, shape: tuple[int, ...]
+        self, view: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], tuple[NDArray[np.int64], ...], Float64Array]]:
         """Columns, rows, padded voxels (y, x, z) and coefficients of a view, a plane and a corner at a time."""
-        ny, nx, nz = (size - 2 * _PAD for size in shape)
+        nz, ny, nx = self.shape
         pose = self.poses[view]
         n = self.samples
         cols, rows = np.meshgrid(np.arange(self.n_cols), np.arange(self.n_rows), indexing="ij")
@@ -106,27 +112,29 @@ class ReferencePair:
                         yield cols[chosen][hit], rows[chosen][hit], (y, x, iz + up + _PAD), weight
 
 
-def _inner_pairs(shape: tuple[int, ...], inside: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+def _inner_pairs(shape: tuple[int, ...], inside: NDArray[np.bool_], n_slices: int) -> list[NDArray[np.bool_]]:
     """Voxels that have a neighbour behind them within the field, along y, x and z."""
     pairs = []
     for axis in range(2):
         both = inside & np.roll(inside, -1, axis=axis)
         whole = np.zeros(shape, dtype=np.bool_)
-        whole[:, :, _PAD:-_PAD] = both[:, :, None]
+        whole[:, :, _PAD : _PAD + n_slices] = both[:, :, None]
         pairs.append(whole)
     along_z = np.zeros(shape, dtype=np.bool_)
-    along_z[:, :, _PAD : -_PAD - 1] = inside[:, :, None]
+    along_z[:, :, _PAD : _PAD + n_slices - 1] = inside[:, :, None]
     return [*pairs, along_z]
 
 
 def open_pair(
     poses: Float64Array,
+    shape: tuple[int, int, int],
     pitch_mm: tuple[float, float, float],
     n_cols: int,
     n_rows: int,
     samples: int,
+    backend: str,
     threads: int | None = None,
 ) -> ReferencePair:
-    """Return the pair; `threads` is of no use here."""
-    del threads
-    return ReferencePair(poses, pitch_mm, n_cols, n_rows, samples)
+    """Return the pair; `backend` and `threads` are of no use here."""
+    del backend, threads
+    return ReferencePair(poses, shape, pitch_mm, n_cols, n_rows, samples)

@@ -13,7 +13,7 @@ Method = Literal["sirt", "os-sart", "tv"]
 Start = Literal["zero", "fdk"]
 
 #: Changes whenever the arithmetic of an iteration does; goes into the identity of what is made.
-ITERATIVE_VERSION = 1
+ITERATIVE_VERSION = 2
 #: Passes over all views where nothing else is asked for.
 DEFAULT_ITERATIONS: dict[str, int] = {"sirt": 50, "os-sart": 10, "tv": 20}
 DEFAULT_RELAXATION: dict[str, float] = {"sirt": 1.9, "os-sart": 1.0, "tv": 1.0}

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Zero voxels on every side of the arrays that projectors take.
 PAD = 2
+#: Voxels along z are held in whole runs of so many, zero behind the padding, with so many floats before and behind all.
+LINE_UNIT = 16
+SPARE_FLOATS = 64
 #: Back end of FDK -> module of its projector pair (``open_pair``).
 PAIRS: Mapping[str, str] = {
     "numpy_reference": "reconstruction.backends.projector_reference",
@@ -40,7 +43,7 @@ _MOST_SAMPLES = 4
 class ProjectorPair(Protocol):
     """A projector, its exact transpose, and a denoiser for volumes of the same layout.
 
-    Volumes are (y, x, z) float32 with `PAD` zeros on every side, line integrals (view, col, row) float32.
+    Volumes are (y, x, z) float32 of `empty_volume`, line integrals (view, col, row) float32.
     """
 
     name: str
@@ -82,8 +85,8 @@ def open_pair(
     module = importlib.import_module(PAIRS[backend])
     pz, py, px = grid.voxel_pitch_mm
     pair = module.open_pair(
-        voxel_poses(geometry, grid, band), (px, py, pz), geometry.n_cols, band.n_rows,
-        rays_per_side(geometry, grid), threads,
+        voxel_poses(geometry, grid, band), grid.shape, (px, py, pz), geometry.n_cols, band.n_rows,
+        rays_per_side(geometry, grid), backend, threads,
     )  # fmt: skip
     return cast("ProjectorPair", pair)
 
@@ -109,19 +112,26 @@ def voxel_poses(geometry: ConeBeamGeometry, grid: VolumeGrid, band: RowBand) -> 
 
 
 def pad_volume(volume: Float32Array) -> Float32Array:
-    """(z, y, x) to (y, x, z) with `PAD` zeros on every side; a new array."""
+    """(z, y, x) to the padded (y, x, z) of `empty_volume`; a new array."""
     nz, ny, nx = volume.shape
     padded = empty_volume((nz, ny, nx))
-    padded[PAD:-PAD, PAD:-PAD, PAD:-PAD] = volume.transpose(1, 2, 0)
+    unpad_volume(padded, nz)[...] = volume
     return padded
 
 
-def empty_volume(shape: tuple[int, int, int]) -> Float32Array:
-    """Zeros (y, x, z) with padding for a grid of the shape (z, y, x)."""
+def padded_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(y, x, z) of the padded array for a grid of the shape (z, y, x): lines of voxels are whole SIMD runs."""
     nz, ny, nx = shape
-    return np.zeros((ny + 2 * PAD, nx + 2 * PAD, nz + 2 * PAD), dtype=np.float32)
+    return ny + 2 * PAD, nx + 2 * PAD, -(-(nz + 2 * PAD) // LINE_UNIT) * LINE_UNIT
 
 
-def unpad_volume(padded: Float32Array) -> Float32Array:
+def empty_volume(shape: tuple[int, int, int]) -> Float32Array:
+    """Zeros (y, x, z) with padding for a grid of the shape (z, y, x); spare floats lie before and behind."""
+    padded = padded_shape(shape)
+    n = math.prod(padded)
+    return np.zeros(n + 2 * SPARE_FLOATS, dtype=np.float32)[SPARE_FLOATS : SPARE_FLOATS + n].reshape(padded)
+
+
+def unpad_volume(padded: Float32Array, n_slices: int) -> Float32Array:
     """(y, x, z) with padding to (z, y, x); a view."""
-    return padded[PAD:-PAD, PAD:-PAD, PAD:-PAD].transpose(2, 0, 1)
+    return padded[PAD:-PAD, PAD:-PAD, PAD : PAD + n_slices].transpose(2, 0, 1)

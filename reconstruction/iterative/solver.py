@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reconstruction.iterative.projectors import empty_volume, pad_volume, unpad_volume
+from reconstruction.iterative.projectors import PAD, empty_volume, pad_volume, padded_shape, unpad_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ def solve(
     lower = np.float32(0.0 if parameters.nonnegative else -np.inf)
     state = _TotalVariation(pair, region, tv_weight, float(lower)) if tv_weight > 0 else None
     norm = max(sum(_weighted_square(lines[s], weights[s]) for s in subsets), 1e-30)
-    update = np.empty_like(volume)
+    update = empty_volume(region.grid.shape)
     residuals = []
     for index in range(parameters.passes):
         misfit = 0.0
@@ -114,7 +114,7 @@ def solve(
         residuals.append((misfit / norm) ** 0.5)
         if progress is not None:
             progress(index + 1, parameters.passes, residuals[-1])
-    return Solution(np.ascontiguousarray(unpad_volume(volume)), tuple(residuals))
+    return Solution(np.ascontiguousarray(unpad_volume(volume, region.grid.shape[0])), tuple(residuals))
 
 
 def ordered_subsets(n_views: int, count: int) -> list[NDArray[np.int64]]:
@@ -131,10 +131,9 @@ class _TotalVariation:
         pz, py, px = region.grid.voxel_pitch_mm
         finest = min(pz, py, px)
         self.slopes = np.array([finest / py, finest / px, finest / pz], dtype=np.float32)
-        volume = empty_volume((1, *region.inside.shape))
-        self.inside = np.zeros(volume.shape[:2], dtype=np.bool_)
-        self.inside[2:-2, 2:-2] = region.inside
-        self.dual = np.zeros((3, *empty_volume(region.grid.shape).shape), dtype=np.float32)
+        self.inside = np.zeros(padded_shape(region.grid.shape)[:2], dtype=np.bool_)
+        self.inside[PAD:-PAD, PAD:-PAD] = region.inside
+        self.dual = np.zeros((3, *padded_shape(region.grid.shape)), dtype=np.float32)
 
     def denoise(self, volume: Float32Array, scratch: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Return the denoised volume, and the array that is free now."""
@@ -146,7 +145,7 @@ class _TotalVariation:
 def _mask_volume(region: Region) -> Float32Array:
     """1 in the field, 0 elsewhere and in the padding."""
     mask = empty_volume(region.grid.shape)
-    unpad_volume(mask)[...] = region.inside
+    unpad_volume(mask, region.grid.shape[0])[...] = region.inside
     return mask
 
 

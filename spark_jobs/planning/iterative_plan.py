@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from reconstruction.binning import binned_geometry
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.iterative.projectors import PAD, PAIRS
+from reconstruction.iterative.projectors import PAIRS, padded_shape
 from reconstruction.iterative.region import make_region
 from reconstruction.iterative.scale import scale_region
 from reconstruction.iterative.solver import TV_STEPS
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 MOST_HALO_WORK = 2.0
 #: Voxel x view updates of the projector and of its transpose, and voxel steps of the denoiser, that one core does in a
 #: second (`benchmarks/iterative.py` prints them).
-UPDATES_PER_S = {"numba": 0.19e9, "numpy_reference": 1e6}
-DENOISE_VOXELS_PER_S = 0.18e9
+UPDATES_PER_S = {"numba": 0.8e9, "numpy_reference": 1e6}
+DENOISE_VOXELS_PER_S = 0.22e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,8 @@ def iterative_task_bytes(
     binning : pixels of a side that are averaged after the logarithm
     """
     geometry = region.geometry
-    nz, ny, nx = (side + 2 * PAD for side in region.grid.shape)
     # Volume, steps, update, and the copy that is given back; the dual has three components.
-    volumes = (7 if parameters.method == "tv" else 4) * 4 * nz * ny * nx
+    volumes = (7 if parameters.method == "tv" else 4) * 4 * math.prod(padded_shape(region.grid.shape))
     volumes += 4 * region.wanted.n_voxels
     lines = 4 * geometry.n_views * region.band.n_rows * geometry.n_cols
     # Of a subset: its lines, weights and their difference, each copied or squared on the way.
