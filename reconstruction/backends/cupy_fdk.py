@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconstruction.backends.device_fdk import DeviceFdk
+from reconstruction.backends.device_sizes import cufft_bytes
 from reconstruction.backends.launches import KERNELS
 from reconstruction.errors import MemoryBudgetError
 
@@ -215,8 +216,8 @@ class CupyDevice:
         return CupyTransforms(self._cupy, n, n_rows)
 
     def row_transform_bytes(self, n: int, n_rows: int) -> int:
-        """Twice the spectra: what cuFFT's documentation gives for lengths without large factors, for each plan."""
-        return 2 * 2 * 8 * n_rows * (n // 2 + 1)
+        """What cuFFT's documentation says."""
+        return cufft_bytes(n, n_rows)
 
     def layered_texture(self, n_layers: int, height: int, width: int, item_bytes: int) -> CupyTexture:
         """A stack of float32 or float16 images."""

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.backends import launches
-from reconstruction.backends.device_filter import (
-    CHUNK_VALUES,
-    RowFilter,
-    filter_bytes,
-    upload_new,
-    weight_values,
-    write_weights,
-)
+from reconstruction.backends.device_filter import CHUNK_VALUES, RowFilter, upload_new, weight_values, write_weights
 from reconstruction.backends.device_memory import DeviceCost, views_that_fit
+from reconstruction.backends.device_sizes import RESAMPLED_VIEWS, filter_cost, resampled_view_bytes
 from reconstruction.backends.device_slab import DeviceAccumulator
 from reconstruction.virtual_views import LEAST_BLEND
 
@@ -85,13 +79,12 @@ class DeviceFdk:
         """Weight and filter rows: (view, row, col) to (view, row, filtered col) float32."""
         del threads
         device, n_out = self.device, setup.ramp.n_out
-        n_views, n_rows, n_cols = line_integrals.shape
+        n_views, n_rows, _ = line_integrals.shape
         rows = (row_start, row_start + n_rows)
         stream = device.new_stream()
-        fixed = filter_bytes(device, setup, n_rows, self.chunk_values)
         n_weights = weight_values(setup, n_rows)
-        per_view = 4 * (n_rows * (n_out + n_cols) + n_weights + 1)
-        batch = views_that_fit(DeviceCost(1, 0, fixed, per_view), device.free_bytes(), device.name)
+        cost = filter_cost(setup, n_rows, device.row_transform_bytes, self.chunk_values)
+        batch = views_that_fit(cost, device.free_bytes(), device.name)
         row_filter = RowFilter(device, setup, rows, stream, self.chunk_values)
         out = np.empty((n_views, n_rows, n_out), dtype=np.float32)
         kept = device.allocate(4 * row_filter.chunk_rows * n_out)
@@ -129,14 +122,38 @@ class DeviceFdk:
         row_stop: int,
         threads: int | None = None,
     ) -> Float32Array:
-        """Resample rows of virtual views from their frames: (view, row, col) float32."""
+        """Resample rows of virtual views from their frames: (view, row, col) float32; a few together."""
         del threads
         virtual, device = setup.virtual, self.device
         assert virtual is not None
-        stream = device.new_stream()
-        n_views, n_rows, n_cols = len(view_indices), row_stop - row_start, setup.geometry.n_cols
         there = virtual.frame_indices[view_indices] >= 0
         n_frame_rows = next(len(frames[int(view)][int(slot)]) for view, slot in zip(*np.nonzero(there), strict=True))
+        cost = DeviceCost(1, 0, 0, resampled_view_bytes(setup, row_stop - row_start, n_frame_rows))
+        batch = min(RESAMPLED_VIEWS, views_that_fit(cost, device.free_bytes(), device.name))
+        out = np.empty((len(view_indices), row_stop - row_start, setup.geometry.n_cols), dtype=np.float32)
+        for first in range(0, len(view_indices), batch):
+            part = slice(first, first + batch)
+            self._resample(
+                setup, frames[part], view_indices[part], out[part], (frame_row_start, n_frame_rows), row_start
+            )
+        return out
+
+    def _resample(
+        self,
+        setup: SlabSetup,
+        frames: Sequence[Sequence[Float32Array]],
+        view_indices: IndexArray,
+        out: Float32Array,
+        frame_rows: tuple[int, int],
+        row_start: int,
+    ) -> None:
+        """Resample views that fit together; `frame_rows` are the frames' first row and how many they have."""
+        virtual, device = setup.virtual, self.device
+        assert virtual is not None
+        n_views, n_rows, n_cols = out.shape
+        frame_row_start, n_frame_rows = frame_rows
+        stream = device.new_stream()
+        there = virtual.frame_indices[view_indices] >= 0
         stack = np.zeros((n_views, virtual.n_slots, n_frame_rows, virtual.frame_cols), dtype=np.float32)
         for view, slot in zip(*np.nonzero(there), strict=True):
             stack[view, slot] = frames[int(view)][int(slot)]
@@ -144,7 +161,6 @@ class DeviceFdk:
             upload_new(device, array, stream)
             for array in (stack, virtual.homographies[view_indices], there.astype(np.int32))
         ]
-        out = np.empty((n_views, n_rows, n_cols), dtype=np.float32)
         views = device.allocate(out.nbytes)
         device.launch(
             launches.resample_views(
@@ -157,4 +173,3 @@ class DeviceFdk:
         )  # fmt: skip
         device.download(out, views, stream)
         device.finish(device.record(stream))
-        return out

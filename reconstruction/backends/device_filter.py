@@ -34,13 +34,13 @@ def rows_of_chunk(n_fft: int, chunk_values: int) -> int:
     return max(_LEAST_ROWS, min(_MOST_ROWS, chunk_values // n_fft // _LEAST_ROWS * _LEAST_ROWS))
 
 
-def filter_bytes(device: Device, setup: SlabSetup, n_rows: int, chunk_values: int) -> int:
-    """Memory that a `RowFilter` takes on the device, at most [bytes]."""
+def filter_bytes(transform_bytes: Callable[[int, int], int], setup: SlabSetup, n_rows: int, chunk_values: int) -> int:
+    """Memory that a `RowFilter` takes on the device, at most [bytes]; `transform_bytes` is the device's."""
     n_fft = setup.ramp.n_fft
     chunk_rows = rows_of_chunk(n_fft, chunk_values)
     chunk = chunk_rows * (4 * n_fft + 8 * (n_fft // 2 + 1))
     table = 4 * n_rows * setup.geometry.n_cols if setup.weights_are_shared else setup.geometry.poses.nbytes
-    return chunk + table + 4 * n_fft + device.row_transform_bytes(n_fft, chunk_rows)
+    return chunk + table + 4 * (n_fft + setup.ramp.n_pad) + transform_bytes(n_fft, chunk_rows)
 
 
 def weighting_of(setup: SlabSetup) -> str:

@@ -10,7 +10,7 @@ from reconstruction.errors import MemoryBudgetError
 #: Views in one launch, at most: more would only take memory.
 MOST_VIEWS = 128
 #: Share of the free memory that is used; the rest is for the driver and for fragmentation.
-_USABLE = 0.9
+USABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,15 @@ class DeviceCost:
     fixed_bytes: int
     view_bytes: int
 
+    def bytes_with(self, n_views: int) -> int:
+        """All that it takes with so many views in a batch."""
+        return self.slice_bytes * self.n_slices + self.fixed_bytes + n_views * self.view_bytes
+
+
+def fitting_views(cost: DeviceCost, free_bytes: int) -> int:
+    """Views of a batch that fit, at most `MOST_VIEWS`; 0 if none does."""
+    return max(0, min(MOST_VIEWS, (int(free_bytes * USABLE) - cost.bytes_with(0)) // cost.view_bytes))
+
 
 def views_that_fit(cost: DeviceCost, free_bytes: int, device: str) -> int:
     """Views of a batch, at most `MOST_VIEWS`.
@@ -39,14 +48,19 @@ def views_that_fit(cost: DeviceCost, free_bytes: int, device: str) -> int:
     MemoryBudgetError
         If not even one view fits beside the slab: with the slices that would.
     """
-    usable = int(free_bytes * _USABLE) - cost.fixed_bytes
-    fits = (usable - cost.slice_bytes * cost.n_slices) // cost.view_bytes
+    fits = fitting_views(cost, free_bytes)
     if fits >= 1:
-        return min(MOST_VIEWS, fits)
-    needed = cost.slice_bytes * cost.n_slices + cost.fixed_bytes + cost.view_bytes
+        return fits
+    usable = int(free_bytes * USABLE) - cost.fixed_bytes
+    needed = cost.bytes_with(1)
+    if not cost.n_slices:
+        raise MemoryBudgetError(
+            f"the rows of one view need {needed / 1e9:.3g} GB on {device}, of whose {free_bytes / 1e9:.3g} GB free "
+            f"{USABLE:.0%} are used: cut thinner slabs"
+        )
     slices = (usable - cost.view_bytes) // cost.slice_bytes
     advice = f"cut slabs of at most {slices} slices" if slices >= 1 else "cut bricks, or take larger voxels"
     raise MemoryBudgetError(
         f"a slab of {cost.n_slices} slices needs {needed / 1e9:.3g} GB on {device}, of whose {free_bytes / 1e9:.3g} GB "
-        f"free {_USABLE:.0%} are used: {advice}"
+        f"free {USABLE:.0%} are used: {advice}"
     )

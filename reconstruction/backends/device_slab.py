@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconstruction.backends import launches
-from reconstruction.backends.device_filter import RowFilter, filter_bytes, upload_new, weight_values, write_weights
-from reconstruction.backends.device_memory import MOST_VIEWS, DeviceCost, views_that_fit
+from reconstruction.backends.device_filter import RowFilter, upload_new, weight_values, write_weights
+from reconstruction.backends.device_memory import MOST_VIEWS, views_that_fit
+from reconstruction.backends.device_sizes import SlabSizes
 from reconstruction.coverage import projection_matrices
 from reconstruction.weighting import view_scales
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 VARIANTS = ("linear", "layered")
 #: Views on which the variants are timed.
 _TIMED_VIEWS = 16
-#: Bytes of slices that come back in one copy.
-_SLICES_BYTES = 32 << 20
 #: Limits of a layered texture.
 _MOST_LAYERS, _MOST_TEXELS = 2048, 32768
 
@@ -68,10 +67,10 @@ class DeviceAccumulator:
     ) -> None:
         self.device, self.setup, self.half, self.chunk_values = device, setup, half, chunk_values
         self._variant, self._chosen = variant, chosen
+        self.sizes = SlabSizes(setup, half, variant != "linear")
         self._compute, self._copy = device.new_stream(), device.new_stream()
         self.batch_views = self._plan()
-        ny, nx = setup.made_area.shape
-        self._volume_bytes = 4 * ny * nx * setup.slab.n_slices
+        self._volume_bytes = self.sizes.volume_bytes
         self._volume = device.allocate(self._volume_bytes)
         device.clear(self._volume, self._volume_bytes, self._compute)
         matrices = projection_matrices(setup.geometry).copy()
@@ -80,9 +79,9 @@ class DeviceAccumulator:
         matrices[:, 1] += matrices[:, 2]
         self._matrices = upload_new(device, matrices, self._compute)
         self._scales = upload_new(device, view_scales(setup.geometry), self._compute)
-        self._slots = [_Slot(device, self._slot_sizes(self.batch_views)) for _ in range(2)]
+        self._slots = [_Slot(device, self.sizes.slot_bytes(self.batch_views)) for _ in range(2)]
         self._turn = 0
-        self._views = device.allocate(self.batch_views * self._columns_bytes())
+        self._views = device.allocate(self.batch_views * self.sizes.columns_bytes)
         self._storage_scales = device.allocate(4 * self.batch_views)
         self._shape = (0, 0)
         self._texture: LayeredTexture | None = None
@@ -91,52 +90,12 @@ class DeviceAccumulator:
 
     # Sizes ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _item_bytes(self) -> int:
-        return 2 if self.half else 4
-
-    @property
-    def _most_rows(self) -> int:
-        """Rows of a view, at most: a brick's window may reach a row beyond the band on each side."""
-        return min(self.setup.geometry.n_rows, self.setup.band.n_rows + 2)
-
-    def _columns_bytes(self) -> int:
-        """One view's bordered columns [bytes]."""
-        return self._item_bytes * (self._most_rows + 2) * (self.setup.ramp.n_out + 2)
-
-    def _slot_sizes(self, n_views: int) -> dict[str, int]:
-        """Bytes of a slot's parts."""
-        setup = self.setup
-        pixels = 4 * n_views * self._most_rows
-        sizes = {
-            "rows": pixels * max(setup.geometry.n_cols, setup.ramp.n_out),
-            "indices": 4 * n_views,
-        }
-        if weight_values(setup, self._most_rows):
-            sizes["weights"] = 4 * n_views * weight_values(setup, self._most_rows)
-        if setup.slice_weights is not None:
-            sizes["slice_weights"] = 4 * n_views * setup.slab.n_slices
-        return sizes
-
-    def _slices_at_once(self) -> int:
-        ny, nx = self.setup.made_area.shape
-        return max(1, min(self.setup.slab.n_slices, _SLICES_BYTES // (4 * ny * nx)))
-
     def _plan(self) -> int:
         """Views of a batch that fit beside the slab."""
-        setup, device = self.setup, self.device
-        ny, nx = setup.made_area.shape
-        textures = 1 if self._variant != "linear" else 0
-        cost = DeviceCost(
-            slice_bytes=4 * ny * nx,
-            n_slices=setup.slab.n_slices,
-            fixed_bytes=filter_bytes(device, setup, setup.band.n_rows, self.chunk_values)
-            + 8 * 13 * setup.geometry.n_views
-            + 2 * 4 * ny * nx * self._slices_at_once(),
-            view_bytes=2 * sum(self._slot_sizes(1).values()) + (1 + textures) * self._columns_bytes() + 4,
-        )
+        device = self.device
+        cost = self.sizes.cost(device.row_transform_bytes, self.chunk_values)
         fits = views_that_fit(cost, device.free_bytes(), device.name)
-        return min(MOST_VIEWS, fits, _MOST_LAYERS, max(1, len(setup.views)))
+        return min(MOST_VIEWS, fits, _MOST_LAYERS, max(1, len(self.setup.views)))
 
     # In ---------------------------------------------------------------------------------------------------------
 
@@ -244,7 +203,7 @@ class DeviceAccumulator:
         """Bring zeros into the borders when the shape of the columns changes."""
         shape = (window.n_cols + 2, window.n_rows + 2)
         if shape != self._shape:
-            n_bytes = self.batch_views * shape[0] * shape[1] * self._item_bytes
+            n_bytes = self.batch_views * shape[0] * shape[1] * self.sizes.item_bytes
             self.device.clear(self._views, n_bytes, self._compute)
             if self._texture is not None:
                 # A texture is of one shape; what reads it must be done before it goes.
@@ -295,7 +254,7 @@ class DeviceAccumulator:
         texture = 0
         if variant == "layered":
             if self._texture is None:
-                self._texture = self.device.layered_texture(self.batch_views, n_cols, n_rows, self._item_bytes)
+                self._texture = self.device.layered_texture(self.batch_views, n_cols, n_rows, self.sizes.item_bytes)
             self._texture.fill(self._views, n_views, self._compute)
             texture = self._texture.handle
         grid, area, slab = self.setup.grid, self.setup.made_area, self.setup.slab
@@ -319,7 +278,7 @@ class DeviceAccumulator:
         """Slices of the slab as (z, y, x) float32."""
         device, (ny, nx) = self.device, self.setup.made_area.shape
         out = np.empty((stop - start, ny, nx), dtype=np.float32)
-        step = self._slices_at_once()
+        step = self.sizes.slices_at_once
         n_bytes = 4 * ny * nx * step
         buffers = [device.allocate(n_bytes) for _ in range(2)]
         pinned = [device.pinned(n_bytes).view(np.float32) for _ in range(2)]

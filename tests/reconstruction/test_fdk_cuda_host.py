@@ -8,13 +8,14 @@ import pytest
 
 from reconstruction.backends import launches, load_backend
 from reconstruction.backends.device_filter import upload_new, weighting_of
+from reconstruction.backends.device_sizes import SlabSizes, resampled_view_bytes
 from reconstruction.bricks import Area, Window
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import FdkParameters, prepare
 from reconstruction.geometry import Slab, VolumeGrid
 from reconstruction.virtual_views import VirtualViews
 from tests.support.cuda_host import HostDevice, compiler, host_backend, shared_library
-from tests.support.fdk_cases import GRID, N_VIEWS, circle, made_by, off, scan_of, setups, unequal_steps
+from tests.support.fdk_cases import GRID, N_VIEWS, circle, made_by, off, scan_of, setups, tilted_panel, unequal_steps
 from tests.support.peers import require_peer
 
 
@@ -60,7 +61,7 @@ def test_the_host_weighs_only_what_the_device_cannot():
 
 def test_slabs_bricks_and_batches_do_not_change_a_bit(projections, monkeypatch):
     # Slices come back a few at a time, and the last copy is shorter.
-    monkeypatch.setattr("reconstruction.backends.device_slab._SLICES_BYTES", 20 * 4 * 12 * 12)
+    monkeypatch.setattr("reconstruction.backends.device_sizes.SLICES_BYTES", 20 * 4 * 12 * 12)
     grid = VolumeGrid((150, 12, 12), (0.8, 1.0, 1.0), (0.0, 0.0, 0.5))
     whole = made_by(host_backend(), prepare(circle(), grid, FdkParameters()), projections)
     # Little memory holds a few views: batches of the back end's own, on top of the caller's.
@@ -94,6 +95,49 @@ def test_what_does_not_fit_is_refused_with_what_would(projections):
         host_backend(free_bytes=300_000).start(setup)
     with pytest.raises(MemoryBudgetError, match="cut bricks, or take larger voxels"):
         host_backend(free_bytes=1000).start(setup)
+
+
+@pytest.mark.parametrize("variant", ["linear", "layered"])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "case", ["full turn", "short arc", "three tilts, short arc", "rings", "a brick", "set upright"]
+)
+def test_what_is_held_is_what_the_sizes_say_and_within_what_is_free(case, half, variant, projections):
+    """Plans are made by these sizes where no GPU is: all buffers at their peak, resampled views among them."""
+    setup = prepare(tilted_panel(), GRID, FdkParameters()) if case == "set upright" else setups()[case]
+    free_bytes = 3_000_000
+    backend = host_backend(half=half, variant=variant, free_bytes=free_bytes)
+    device = backend.device
+    accumulator = backend.start(setup)
+    for views in setup.batches(16):
+        band, panel = setup.band_of(views), setup.geometry
+        if setup.virtual is None:
+            lines = np.stack([projections[i, band.row_start : band.row_stop, : panel.n_cols] for i in views])
+        else:
+            start, stop = setup.virtual.rows_of_frames(views, band.row_start, band.row_stop, panel.n_cols)
+            frames = [[projections[i, start:stop]] for i in views]
+            lines = backend.resample(
+                setup, frames, views, frame_row_start=start, row_start=band.row_start, row_stop=band.row_stop
+            )
+        accumulator.add(lines, views)
+    accumulator.read_slices(0, setup.slab.n_slices)
+    sizes = SlabSizes(setup, half, variant == "layered")
+    said = sizes.cost(device.row_transform_bytes, backend.chunk_values).bytes_with(accumulator.batch_views)
+    assert 0.7 * said < device.most_held <= said <= 0.9 * free_bytes
+
+
+def test_views_are_resampled_a_few_at_a_time_where_little_is_free(projections):
+    setup = prepare(tilted_panel(), GRID, FdkParameters())
+    assert setup.virtual is not None
+    views, panel = setup.views, setup.geometry
+    wanted = {"frame_row_start": 0, "row_start": 0, "row_stop": panel.n_rows}
+    frames = [[projections[i]] for i in views]
+    one = resampled_view_bytes(setup, panel.n_rows, 64)
+    few, many = host_backend(free_bytes=5 * one), host_backend()
+    assert np.array_equal(few.resample(setup, frames, views, **wanted), many.resample(setup, frames, views, **wanted))
+    assert few.device.most_held <= 4 * one < many.device.most_held <= 8 * one
+    with pytest.raises(MemoryBudgetError, match=r"the rows of one view need .* GB on the host.*: cut thinner slabs"):
+        host_backend(free_bytes=one).resample(setup, frames, views, **wanted)
 
 
 def test_the_faster_variant_is_taken_and_remembered(projections):

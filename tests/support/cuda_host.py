@@ -69,10 +69,13 @@ class HostBuffer:
         self.address = int(self.array.ctypes.data)
         self.n_bytes = n_bytes
         self._device = device
+        device.held += n_bytes
+        device.most_held = max(device.most_held, device.held)
 
     def __del__(self) -> None:
         # As on a GPU: memory is given back when all work is done.
         self._device.finish_all()
+        self._device.held -= self.n_bytes
 
 
 class HostStream:
@@ -159,7 +162,7 @@ class HostDevice:
     Parameters
     ----------
     free_bytes : int
-        What it says is free.
+        What it says is free before anything is allocated.
     times : {kernel: milliseconds}, optional
         What its clock says kernels take; given, the device measures.
     """
@@ -171,13 +174,13 @@ class HostDevice:
     ) -> None:
         self.library, self.measures = library, times is not None
         self.launched: list[Launch] = []
-        self.allocated = 0
+        self.allocated = self.held = self.most_held = 0
         self._free_bytes, self._times, self._clock_ms = free_bytes, times or {}, 0.0
         self._streams: list[HostStream] = []
 
     def free_bytes(self) -> int:
-        """A stated number."""
-        return self._free_bytes
+        """A stated number, less what is held."""
+        return self._free_bytes - self.held
 
     def allocate(self, n_bytes: int) -> HostBuffer:
         """Memory full of NaN."""
