@@ -12,7 +12,7 @@ import numpy as np
 
 from reconstruction.fdk import prepare
 from reconstruction.geometry import VolumeGrid
-from spark_jobs.planning.view_groups import frame_rows, slab_steps, view_groups
+from spark_jobs.planning.view_groups import frame_rows, frames_of_views, slab_steps, view_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +49,13 @@ class CoarseLook:
     def blocks(self) -> tuple[int, ...]:
         """View blocks, as often as they are read."""
         return tuple(block for step in self.steps for block in step.blocks)
+
+    @property
+    def corrected(self) -> NDArray[np.int64]:
+        """The frames of the scan that it corrects."""
+        views = np.concatenate([step.views for step in self.steps])
+        frames = frames_of_views(self.setup, views)
+        return self.frames[frames] if self.setup.virtual is None else frames
 
 
 def coarse_looks(

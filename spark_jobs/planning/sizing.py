@@ -17,6 +17,7 @@ from reconstruction.slabs import SLAB_ALIGNMENT, RowBand, cut_slabs, slabs_of_he
 from spark_jobs.planning.coarse_looks import coarse_looks
 from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
 from spark_jobs.planning.stage_costs import WorkCut, plan_cost, row_group_amplification
+from spark_jobs.planning.store_reads import n_field_sets
 from spark_jobs.planning.task_memory import encode_slices, filter_task_bytes, prepare_task_bytes, slab_task_bytes
 from spark_jobs.planning.view_groups import frame_rows, slab_steps, step_sizes
 
@@ -232,8 +233,8 @@ def sized_stages(sizing: Sizing, work: WorkCut, task_bytes: dict[str, int]) -> W
     looks: tuple[CoarseLook, ...] = ()
     if sizing.request.mu_range is None:
         looks = coarse_looks(sizing.stored, sizing.geometry, whole.grid, sizing.request.fdk, whole.radius_mm)
-    probe = tuple((look.rows, look.blocks) for look in looks)
-    most_rows = max((stop - start for (start, stop), _ in probe), default=0)
+    probe = tuple((look.rows, look.blocks, n_field_sets(sizing.stored, look.corrected)) for look in looks)
+    most_rows = max((look.rows[1] - look.rows[0] for look in looks), default=0)
     most_blocks = max((len(step.blocks) for look in looks for step in look.steps), default=1)
     sizes = {"prepare": prepare_task_bytes(sizing.stored, most_rows, most_blocks)}
     sizing.require(

@@ -18,11 +18,13 @@ from spark_jobs.planning.cost import PlanCost, StageCost
 from spark_jobs.planning.pack_sizes import PackSizes
 from spark_jobs.planning.store_reads import Traffic
 from spark_jobs.planning.task_memory import ENCODE_SLICES, field_band_rows
-from spark_jobs.planning.view_groups import frame_rows, slab_steps
+from spark_jobs.planning.view_groups import frame_rows, frames_of_views, slab_steps
 from spark_jobs.run_files.bands import ROW_HEAD_BYTES
 from spark_jobs.run_files.brick_files import slices_of_a_read
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ingest.chunks import StoredScan
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import VolumeGrid
@@ -53,7 +55,8 @@ class WorkCut:
     binning : pixels of a side that are averaged after the logarithm
     groups : views that are filtered and stored together
     batches : places of the groups that a slab task reads together
-    probe : rows of each coarse slice of the first stage, and the view blocks that it reads
+    probe : of each coarse slice of the first stage its rows, the view blocks that it reads, and how many camera
+        positions its frames are corrected for
     task_bytes : peak memory of the largest task by stage
     plan_bytes : sizes of the plan and of the scan's manifest, which each task reads
     packs : sizes of packs besides their pixels
@@ -71,7 +74,7 @@ class WorkCut:
     batches: tuple[tuple[int, ...], ...]
     bricks: BrickCut | None = None
     binning: int = 1
-    probe: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ()
+    probe: tuple[tuple[tuple[int, int], tuple[int, ...], int], ...] = ()
     task_bytes: dict[str, int] = field(default_factory=dict)
     plan_bytes: tuple[int, int] = (0, 0)
     packs: PackSizes = field(default_factory=PackSizes)
@@ -274,10 +277,10 @@ def _prepare(work: WorkCut, rates: Rates) -> StageCost:
         # Once for the search, and once for white and dark.
         fields = store_reads.field_rows(stored, bin_index, 0, scan.n_rows, bands=n_bands).times(2)
         total += work.opening() + fields + store_reads.frame_rows(stored, "bad_pixels", 0, 0, scan.n_rows)
-        for rows, blocks in work.probe:
+        for rows, blocks, n_sets in work.probe:
             counts = [blocks.count(block) for block in range(stored.n_view_blocks)]
             total += store_reads.projection_blocks(stored, bin_index, counts, *rows)
-            total += store_reads.white_rows(stored, *rows)
+            total += store_reads.white_rows(stored, *rows, n_sets=n_sets)
         footers = store_reads.field_footers(stored, bin_index)  # kept from the first time
         total = Traffic(total.reads - footers.reads, total.read_bytes - footers.read_bytes, total.pixel_bytes)
         if work.probe:
@@ -290,10 +293,17 @@ def _prepare(work: WorkCut, rates: Rates) -> StageCost:
                      work.task_bytes.get("prepare", 0))  # fmt: skip
 
 
-def _corrected(work: WorkCut, rows: tuple[int, int]) -> Traffic:
-    """What a task reads besides projections to correct some rows: mask, white and dark."""
+def _n_field_sets(work: WorkCut, views: NDArray[np.int64]) -> int:
+    """Camera positions whose white and dark a task reads for some views."""
+    if work.stored.scan.field_positions == (None,):
+        return 1
+    return store_reads.n_field_sets(work.stored, frames_of_views(work.setups[0], views))
+
+
+def _corrected(work: WorkCut, rows: tuple[int, int], n_sets: int) -> Traffic:
+    """What a task reads besides projections to correct some rows: mask, and so many sets of white and dark."""
     mask = Traffic(1, store_reads.mask_bytes_of(work.stored))
-    return mask + store_reads.white_rows(work.stored, *work.raw(*rows))
+    return mask + store_reads.white_rows(work.stored, *work.raw(*rows), n_sets=n_sets)
 
 
 def _filter(work: WorkCut, rates: Rates) -> StageCost:
@@ -302,8 +312,7 @@ def _filter(work: WorkCut, rates: Rates) -> StageCost:
     for bin_index in work.bins:
         n_files = sum(store_reads.files_of_blocks(stored, group.blocks) for group in work.groups)
         total += store_reads.some_footers(stored, bin_index, n_files * len(work.filter_runs))
-        for rows, count in Counter(rows for group in work.groups for rows in work.rows_of_runs(group)).items():
-            total += (work.opening() + _corrected(work, rows)).times(count)
+        total += _corrected_by_filter_tasks(work)
     written = len(work.bins) * _band_bytes_of_bin(work)
     correct_s, filter_s = _filter_seconds(work, work.n_views * (work.rows[1] - work.rows[0]), rates)
     seconds = (
@@ -312,6 +321,20 @@ def _filter(work: WorkCut, rates: Rates) -> StageCost:
     )  # fmt: skip
     return StageCost("filter", n_tasks, total.read_bytes, written, total.reads, total.pixel_bytes, seconds,
                      filter_s / seconds, work.task_bytes.get("filter", 0))  # fmt: skip
+
+
+def _corrected_by_filter_tasks(work: WorkCut) -> Traffic:
+    """What the filter tasks of a bin read besides projections."""
+    alike = Counter(
+        (rows, n_sets)
+        for group in work.groups
+        for n_sets in (_n_field_sets(work, np.arange(group.start, group.stop)),)
+        for rows in work.rows_of_runs(group)
+    )  # fmt: skip
+    total = Traffic()
+    for (rows, n_sets), count in alike.items():
+        total += (work.opening() + _corrected(work, rows, n_sets)).times(count)
+    return total
 
 
 def _packs_written(work: WorkCut) -> int:
@@ -345,7 +368,8 @@ def _slabs(work: WorkCut, rates: Rates) -> StageCost:
             total += store_reads.some_footers(stored, bin_index, n_files)
             for steps in work.steps:
                 rows = min(step.rows[0] for step in steps), max(step.rows[1] for step in steps)
-                total += _corrected(work, rows)
+                n_sets = _n_field_sets(work, np.concatenate([step.views for step in steps]))
+                total += _corrected(work, rows, n_sets)
         correct_s, filter_s = _filter_seconds(work, _rows_times_views(work), rates)
         seconds += total.pixel_bytes / rates.read_bytes_per_s + correct_s + filter_s
         gpu_s += filter_s

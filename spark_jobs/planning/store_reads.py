@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ingest.chunk_reader import window_groups
 from ingest.chunk_writer import pixel_columns
 from spark_jobs.run_files.white_file import WhiteFile
@@ -14,8 +16,10 @@ from spark_jobs.run_files.white_file import WhiteFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from ingest.chunk_layout import ChunkKind, ChunkLayout
-    from ingest.chunks import StoredScan
+    from ingest.chunks import ChunkFile, StoredScan
 
 #: The end of a chunk file that is read to find its footer (`ingest.chunk_files`), and what a footer takes.
 _TAIL_BYTES = 131_072
@@ -65,7 +69,7 @@ def projection_blocks(
 
 def projection_footers(stored: StoredScan, bin_index: int) -> Traffic:
     """Footers of all files of a bin's projections, as a task that needs all views reads them once."""
-    return _footers(stored, "projection", bin_index)
+    return _footers(stored, stored.layout, bin_index)
 
 
 def files_of_blocks(stored: StoredScan, blocks: Iterable[int]) -> int:
@@ -91,36 +95,46 @@ def field_rows(stored: StoredScan, bin_index: int, row_start: int, row_stop: int
 def field_footers(stored: StoredScan, bin_index: int) -> Traffic:
     """Footers of a bin's flat and dark frames."""
     total = Traffic()
-    for kind in ("flat", "dark"):
-        if kind in stored.manifest.layouts:
-            total += _footers(stored, kind, bin_index)
+    for layout in (*stored.manifest.field_layouts("flat"), *stored.manifest.field_layouts("dark")):
+        total += _footers(stored, layout, bin_index)
     return total
 
 
 def frame_rows(
     stored: StoredScan, kind: ChunkKind, bin_index: int, row_start: int, row_stop: int, *, bands: int = 1
 ) -> Traffic:
-    """A band of rows of all frames of a kind, with the file's footer; nothing if the scan has none of them."""
-    layout = stored.manifest.layouts.get(kind)
-    if layout is None:
-        return Traffic()
-    footer = _footers(stored, kind, bin_index)
-    first, end = layout.groups_of_rows(row_start, row_stop)
-    # Bands that end within a row group read it twice.
-    n_groups = min(end - first + bands - 1, bands * (end - first))
-    reads = layout.n_view_blocks * max(bands, math.ceil((end - first) / window_groups(layout)))
-    groups_bytes = _file_bytes(stored, kind, bin_index) - _footer_bytes(stored, layout)
-    share = n_groups / _n_row_groups(layout)
-    return footer + Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
+    """A band of rows of all frames of a kind, with the files' footers; nothing if the scan has none of them."""
+    total = Traffic()
+    for layout in stored.manifest.field_layouts(kind):
+        total += _footers(stored, layout, bin_index)
+        first, end = layout.groups_of_rows(row_start, row_stop)
+        # Bands that end within a row group read it twice.
+        n_groups = min(end - first + bands - 1, bands * (end - first))
+        reads = layout.n_view_blocks * max(bands, math.ceil((end - first) / window_groups(layout)))
+        groups_bytes = sum(file.bytes for file in _files(stored, layout, bin_index)) - _footer_bytes(stored, layout)
+        share = n_groups / _n_row_groups(layout)
+        total += Traffic(reads, max(0, round(share * groups_bytes) - reads * _skipped_bytes(layout)))
+    return total
 
 
-def white_rows(stored: StoredScan, row_start: int, row_stop: int) -> Traffic:
-    """Rows of the white and dark that the first stage averages; nothing for frames that need none."""
+def white_rows(stored: StoredScan, row_start: int, row_stop: int, *, n_sets: int | None = None) -> Traffic:
+    """Rows of the white and dark that the first stage averages; nothing for frames that need none.
+
+    `n_sets` says of how many camera positions with field frames of their own; of all by default.
+    """
     scan = stored.scan
     if scan.content != "counts":
         return Traffic()
     row_bytes = WhiteFile("", scan.n_rows, scan.n_cols, scan.darks is not None).row_bytes
-    return Traffic(1, (row_stop - row_start) * row_bytes)
+    sets = len(scan.field_positions) if n_sets is None else n_sets
+    return Traffic(1, (row_stop - row_start) * row_bytes).times(sets)
+
+
+def n_field_sets(stored: StoredScan, frames: NDArray[np.int64]) -> int:
+    """Count the camera positions with field frames of their own that some frames were taken at; 1 without such."""
+    if stored.scan.field_positions == (None,):
+        return 1
+    return int(np.unique(np.array(stored.scan.camera_positions)[frames]).size)
 
 
 def mask_bytes_of(stored: StoredScan) -> int:
@@ -145,18 +159,21 @@ def _footer_bytes(stored: StoredScan, layout: ChunkLayout, n_blocks: int | None 
     return _FOOTER_BYTES + (_FOOTER_BYTES_PER_GROUP + _FOOTER_BYTES_PER_PLANE * n_planes) * groups + _TRAILER_BYTES
 
 
-def _file_bytes(stored: StoredScan, kind: ChunkKind, bin_index: int) -> int:
-    """Size of the files of a kind and bin [B]."""
-    return sum(file.bytes for file in stored.manifest.files if file.kind == kind and file.bin_index == bin_index)
+def _files(stored: StoredScan, layout: ChunkLayout, bin_index: int) -> list[ChunkFile]:
+    """The files of a layout and bin."""
+    manifest = stored.manifest
+    files = [file for file in manifest.files if file.kind == layout.kind and file.bin_index == bin_index]
+    if len(manifest.field_layouts(layout.kind)) == 1:
+        return files
+    names = {layout.file_name(bin_index, blocks) for blocks in layout.file_blocks}
+    return [file for file in files if file.name in names]
 
 
-def _footers(stored: StoredScan, kind: ChunkKind, bin_index: int) -> Traffic:
-    """Footers of all files of a kind and bin: the tail, and once more where the footer is longer."""
-    layout = stored.manifest.layouts[kind]
+def _footers(stored: StoredScan, layout: ChunkLayout, bin_index: int) -> Traffic:
+    """Footers of all files of a layout and bin: the tail, and once more where the footer is longer."""
     total = Traffic()
-    for file in stored.manifest.files:
-        if file.kind == kind and file.bin_index == bin_index:
-            tail = min(_TAIL_BYTES, file.bytes)
-            footer = _footer_bytes(stored, layout, file.blocks[1] - file.blocks[0])
-            total += Traffic(1, tail) if footer <= tail else Traffic(2, tail + footer)
+    for file in _files(stored, layout, bin_index):
+        tail = min(_TAIL_BYTES, file.bytes)
+        footer = _footer_bytes(stored, layout, file.blocks[1] - file.blocks[0])
+        total += Traffic(1, tail) if footer <= tail else Traffic(2, tail + footer)
     return total

@@ -23,6 +23,8 @@ BASE_BYTES = 370 * MEBIBYTE
 ENCODE_SLICES = 16
 #: A pixel of the rows that a task corrects: white, dark, mask, cosine weight, and what is made on the way to them [B].
 _WEIGHT_BYTES = 24
+#: White and dark of a further camera position, and what is held besides while they are read: for each pixel [B].
+_SET_BYTES, _READ_SET_BYTES = 8, 16
 #: Views that a filter task resamples together.
 RESAMPLED_TOGETHER = 32
 #: A pixel of a view while it is resampled, and of its turn's share of a slice while that is found [B].
@@ -202,14 +204,17 @@ def field_band_rows(stored: StoredScan) -> int:
 
 
 def _n_frames(stored: StoredScan) -> int:
-    """Flat and dark frames of a bin."""
-    return sum(fields.count for fields in (stored.scan.flats, stored.scan.darks) if fields is not None)
+    """Flat and dark frames of a bin that are held at a time: those of one camera position."""
+    counts = (max(f.position_counts, default=f.count) for f in (stored.scan.flats, stored.scan.darks) if f is not None)
+    return sum(counts)
 
 
 def _correction_bytes(stored: StoredScan, row_pixels: int) -> int:
     """What is made before a band of rows can be corrected and weighted [B]: masks of the panel, fields, weights."""
     panel = stored.scan.n_rows * stored.scan.n_cols
-    return 8 * panel + row_pixels * _WEIGHT_BYTES + _band_bytes(stored, row_pixels // stored.scan.n_cols)
+    n_sets = len(stored.scan.field_positions) if stored.scan.content == "counts" else 1
+    fields = row_pixels * (_SET_BYTES * (n_sets - 1) + (_READ_SET_BYTES if n_sets > 1 else 0))
+    return 8 * panel + row_pixels * _WEIGHT_BYTES + fields + _band_bytes(stored, row_pixels // stored.scan.n_cols)
 
 
 def _band_bytes(stored: StoredScan, n_rows: int) -> int:

@@ -200,6 +200,14 @@ def _whole_steps(
     )  # fmt: skip
 
 
+def frames_of_views(setup: SlabSetup, views: IndexArray) -> IndexArray:
+    """Return the frames that some views are made of, ascending."""
+    if setup.virtual is None:
+        return views
+    slots = setup.virtual.frame_indices[views]
+    return np.unique(slots[slots >= 0])
+
+
 def frame_rows(setup: SlabSetup, views: IndexArray, band: RowBand | None = None) -> tuple[int, int]:
     """First and end row of the frames that rows of these views (by default those that the slab needs) come from."""
     rows = setup.band_of(views) if band is None else band

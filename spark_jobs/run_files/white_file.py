@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """White and dark of a bin, averaged once by the first stage: what later tasks read in place of all frames.
 
-A file is one record for each detector row: a CRC-32 of all else that the reader goes by, the row's white (dark taken
-off, 1 in bad pixels) and, where the scan has dark frames, its dark, as float32.
+There is one file, or one for each camera position with field frames of its own.  A file is one record for each
+detector row: a CRC-32 of all else that the reader goes by, the row's white (dark taken off, 1 in bad pixels) and, where
+the scan has dark frames, its dark, as float32.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ _SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class WhiteFile:
-    """Where white and dark of a bin lie: n_rows x n_cols pixels, with dark or without."""
+    """Where white and dark of a bin (and a camera position) lie: n_rows x n_cols pixels, with dark or without."""
 
     path: str
     n_rows: int
     n_cols: int
     with_dark: bool
+    position: int | None = None
 
     @property
     def record(self) -> np.dtype[np.void]:
@@ -53,13 +55,15 @@ class WhiteFile:
 
     def checksum(self, row: int, fields: bytes) -> int:
         """CRC-32 of a row: also of its place and form."""
-        form = [_SCHEMA_VERSION, row, self.n_rows, self.n_cols, self.with_dark]
+        place = [] if self.position is None else [self.position]
+        form = [_SCHEMA_VERSION, row, self.n_rows, self.n_cols, self.with_dark, *place]
         return zlib.crc32(fields, zlib.crc32(json.dumps(form).encode()))
 
 
-def white_path(folder: str, bin_index: int) -> str:
-    """Where white and dark of a bin lie."""
-    return f"{folder}/white-bin{bin_index:02d}.rows"
+def white_path(folder: str, bin_index: int, position: int | None = None) -> str:
+    """Where white and dark of a bin lie, of all views or of those of one camera position."""
+    of_position = "" if position is None else f"-pos{position:02d}"
+    return f"{folder}/white-bin{bin_index:02d}{of_position}.rows"
 
 
 def write_white(

@@ -217,7 +217,8 @@ def delete_intermediates(run: OpenRun) -> None:
     """Delete white, filtered rows and bricks of the plan's bins: what only the tasks of a run need."""
     for bin_index in run.plan.bins:
         run.store.delete(bands_folder(run.place.bands_stem, bin_index), recursive=True)
-        run.store.delete(white_path(run.place.own_folder, bin_index))
+        for position in run.stored.scan.field_positions:
+            run.store.delete(white_path(run.place.own_folder, bin_index, position))
 
 
 def register(run: OpenRun, index: Index, finished: Finished) -> dict[Outcome, int]:

@@ -26,7 +26,6 @@ from spark_jobs.simulation.errors import DescriptionError
 from storage.filesystem import open_store
 
 if TYPE_CHECKING:
-    from ingest.chunk_layout import ChunkKind
     from ingest.chunks import ChunkLayout
 
 
@@ -182,7 +181,7 @@ def described_scan(size: ScanSize) -> StoredScan:
     layout = projection_layout(scan, memory_bytes=int(size.upload_memory_gb * 1e9))
     row_bytes = layout.n_views * layout.n_cols * layout.dtype.itemsize / size.compression
     groups = tuple(round((stop - start) * row_bytes) for start, stop in layout.row_groups)
-    layouts: dict[ChunkKind, ChunkLayout] = {"projection": layout, "flat": frames_layout("flat", scan, size.flats)}
+    layouts = {"projection": layout, "flat": frames_layout("flat", scan, size.flats)}
     if size.darks:
         layouts["dark"] = frames_layout("dark", scan, size.darks)
     # Nobody has seen its pixels: the digests stand for the description.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spark_jobs.planning.view_groups import frames_of_views
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,7 +52,7 @@ def view_lines(
         lines = corrector.lines_of_frames(raw, views)
         return lines[:, band.row_start - row_start : band.row_stop - row_start]
     slots = setup.virtual.frame_indices[views]
-    frames = np.unique(slots[slots >= 0])
+    frames = frames_of_views(setup, views)
     lines = corrector.lines_of_frames(raw, frames)
     # What stands at an empty slot is not looked at.
     places = np.searchsorted(frames, np.maximum(slots, frames[0]))
