@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Work items for each thread, so that threads end together.
 _ITEMS_PER_THREAD = 8
+#: Rows of a tilted panel that are weighed at a time.
+_WEIGHED_ROWS = 32
 
 
 def instruction_set(name: str) -> str:
@@ -210,7 +212,10 @@ class _RowFilter:
         weights = np.empty((geometry.n_cols, n_rows + self.lanes), dtype=np.float32)
         pose = np.array(geometry.poses[view_index])
         if pose[9] or pose[10]:
-            weights[:, :n_rows] = self.setup.ray_weights(view_index, row_start, row_start + n_rows).T
+            # A few rows at a time: a ray's angles and weights are numbers of float64, a dozen for each pixel.
+            for first in range(0, n_rows, _WEIGHED_ROWS):
+                stop = min(n_rows, first + _WEIGHED_ROWS)
+                weights[:, first:stop] = self.setup.ray_weights(view_index, row_start + first, row_start + stop).T
             weights[:, n_rows:] = 0
             return weights
         # The redundancy of an upright panel's rays depends on the column alone.

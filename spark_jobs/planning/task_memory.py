@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import MAX_RANGED_READ_BYTES
+from reconstruction.slabs import SLAB_ALIGNMENT
 from spark_jobs.planning.request import MEBIBYTE
 from spark_jobs.run_files.brick_files import slices_of_a_read
 
@@ -27,8 +28,10 @@ _WEIGHT_BYTES = 24
 _SET_BYTES, _READ_SET_BYTES = 8, 16
 #: Views that a filter task resamples together.
 RESAMPLED_TOGETHER = 32
-#: A pixel of a view while it is resampled, and of its turn's share of a slice while that is found [B].
-_RESAMPLE_BYTES, _SHARE_BYTES = 64, 56
+#: A pixel of a view while it is resampled [B].
+_RESAMPLE_BYTES = 64
+#: While shares of turns are found: of each turn, view and slice, so many slices at a time; and of each view's pose [B].
+_SHARE_BYTES, _SHARE_SLICES, _POSE_BYTES = 56, 8, 7000
 #: A pixel of a band of flat or dark frames while its moments are found [B].
 _MOMENT_BYTES = 80
 #: A pixel of the panel while bad pixels are looked for [B]: statistics, and their copies while medians are found.
@@ -75,7 +78,7 @@ def slab_task_bytes(
     _, ny, nx = setup.grid.shape
     block_views = min(stored.layout.view_block, stored.scan.n_views)
     row_pixels = sizes.rows * binning * stored.scan.n_cols
-    volume = setup.slab.n_slices * ny * nx * 4
+    volume = volume_bytes(setup, backend)
     transposed = batch_views * (band.n_rows + 2) * (ramp.n_out + 2) * 4
     if band_item_bytes is not None:
         filtered = band.n_rows * ramp.n_out
@@ -88,9 +91,19 @@ def slab_task_bytes(
         read += _correction_bytes(stored, sizes.all_rows * binning * stored.scan.n_cols)
         read += _window_bytes(stored, sizes.rows * binning)
     if backend == "numpy_reference":
-        # Sums in float64, and one view's projection of every voxel.
-        volume, transposed = 2 * volume, 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
-    return BASE_BYTES + max(volume + read + transposed + encoding_bytes(setup.grid, slices), _share_bytes(setup))
+        # One view's projection of every voxel.
+        transposed = 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
+    encoding = encoding_bytes(setup.grid, min(slices, setup.slab.n_slices))
+    return BASE_BYTES + max(volume + read + transposed + encoding + _kept_shares(setup), _setup_bytes(setup))
+
+
+def volume_bytes(setup: SlabSetup, backend: str) -> int:
+    """Voxels of a slab or brick as a back end holds them [B]: whole SIMD runs of slices, or sums in float64."""
+    ny, nx = setup.made_area.shape
+    n_slices = setup.slab.n_slices
+    if backend.startswith("numba"):
+        n_slices = math.ceil(n_slices / SLAB_ALIGNMENT) * SLAB_ALIGNMENT
+    return (8 if backend == "numpy_reference" else 4) * n_slices * ny * nx
 
 
 def _view_bytes(setup: SlabSetup, frame_pixels: int, n_rows: int, batch_views: int, binning: int) -> int:
@@ -102,16 +115,22 @@ def _view_bytes(setup: SlabSetup, frame_pixels: int, n_rows: int, batch_views: i
     return batch_views * (setup.virtual.n_slots * corrected + 4 * resampled) + _RESAMPLE_BYTES * resampled
 
 
-def _share_bytes(setup: SlabSetup) -> int:
-    """What the shares of turns in the slices take while they are found, before any pixel is read [B]."""
-    if setup.slice_weights is None:
-        return 0
+def _kept_shares(setup: SlabSetup) -> int:
+    """Shares of the views in the slices, and their copy for the kernel [B]."""
+    return 0 if setup.slice_weights is None else 2 * setup.slice_weights.nbytes
+
+
+def _setup_bytes(setup: SlabSetup) -> int:
+    """What rows and shares of all views take while they are found, before any pixel is read [B]."""
+    geometry = setup.geometry
+    poses = 0 if geometry.circular_orbit is not None else geometry.n_views * _POSE_BYTES
     orbits = setup.redundancy.orbits
-    if orbits.kind != "helix":
-        return setup.slice_weights.nbytes
-    track = orbits.tracks[0]
+    if setup.slice_weights is None or orbits.kind != "helix":
+        return poses + _kept_shares(setup)
+    track = max(orbits.tracks, key=lambda each: each.views.size)
     n_turns = math.ceil((track.runs[-1][1] - track.runs[0][0]) / (2 * math.pi)) + 1
-    return setup.slice_weights.size * (4 + n_turns * _SHARE_BYTES)
+    together = min(setup.slab.n_slices, _SHARE_SLICES)
+    return max(poses, track.views.size * together * n_turns * _SHARE_BYTES) + _kept_shares(setup)
 
 
 def brick_task_bytes(
@@ -126,15 +145,15 @@ def brick_task_bytes(
     """Peak memory of a brick task [B]: the brick, the largest window of filtered rows that it reads, one batch."""
     block_views = max(group.n_views for group in groups)
     ny, nx = setup.made_area.shape
-    volume = setup.slab.n_slices * ny * nx * 4
+    volume = volume_bytes(setup, backend)
     values = window.n_rows * window.n_cols
     transposed = batch_views * (window.n_rows + 2) * (window.n_cols + 2) * 4
     # A ranged read is one tile; taken as the whole window, since a brick may see one tile only.
     read = block_views * values * (4 + band_item_bytes)
     writing = 2 * ENCODE_SLICES * ny * nx * 4
     if backend == "numpy_reference":
-        volume, transposed = 2 * volume, 200 * ny * nx + 40 * values
-    return BASE_BYTES + volume + read + transposed + writing
+        transposed = 200 * ny * nx + 40 * values
+    return BASE_BYTES + max(volume + read + transposed + writing + _kept_shares(setup), _setup_bytes(setup))
 
 
 def assemble_task_bytes(grid: VolumeGrid, slices: int, n_y: int, n_x: int) -> int:
@@ -171,7 +190,9 @@ def filter_task_bytes(
     record = 4 * group_views * ramp.n_out * 4
     correction = _correction_bytes(stored, raw_pixels)
     reading = _window_bytes(stored, frame_rows * binning)
-    return BASE_BYTES + max(raw + lines + filtered + record + correction + reading, _share_bytes(setup))
+    return BASE_BYTES + max(
+        raw + lines + filtered + record + correction + reading + _kept_shares(setup), _setup_bytes(setup)
+    )
 
 
 def prepare_task_bytes(stored: StoredScan, probe_rows: int, probe_blocks: int = 1) -> int:
