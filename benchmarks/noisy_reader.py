@@ -67,11 +67,11 @@ class NoisyReader:
         """Counts of some views, (bin, view, row, col)."""
         return self._of_all_bins(np.stack([np.roll(self._base[v % _VIEWS], v, axis=0) for v in range(start, stop)]))
 
-    def read_flats(self) -> NDArray[Any]:
+    def read_flats(self, position: int | None = None) -> NDArray[Any]:
         """Flat frames, (bin, frame, row, col)."""
         return self._of_all_bins(self._fields[0])
 
-    def read_darks(self) -> NDArray[Any]:
+    def read_darks(self, position: int | None = None) -> NDArray[Any]:
         """Dark frames, (bin, frame, row, col)."""
         return self.read_flats() // 4000
 

@@ -16,7 +16,8 @@ import numpy as np
 from ingest.errors import ScanDescriptionError
 from ingest.readers.image_stacks import meta_header
 from ingest.readers.toolkit_files import write_cil_nexus
-from reconstruction.correction import prepare_fields, prepare_without_fields, to_line_integrals
+from reconstruction.bad_pixels import CorrectionParameters
+from reconstruction.correction import correction_of_white, prepare_fields, prepare_without_fields, to_line_integrals
 from reconstruction.exchange import cil, rtk, tigre
 from reconstruction.exchange.files import geometry_bytes
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from ingest.chunk_reader import StoredScan
     from ingest.readers import ScanReader
-    from ingest.scan import Scan
+    from ingest.scan import FieldFrames, Scan
     from reconstruction.correction import FieldCorrection
     from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 
@@ -63,11 +64,11 @@ class ViewSource(Protocol):
     def read(self, bin_index: int, block: int) -> NDArray[Any]:
         """Views of a block (view, row, col), as stored."""
 
-    def flats(self, bin_index: int) -> NDArray[Any] | None:
-        """Flat frames (frame, row, col), or None."""
+    def flats(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (frame, row, col) that serve a camera position's views, or None."""
 
-    def darks(self, bin_index: int) -> NDArray[Any] | None:
-        """Dark frames (frame, row, col), or None."""
+    def darks(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (frame, row, col) that serve a camera position's views, or None."""
 
     def bad_pixels(self) -> NDArray[np.bool_] | None:
         """Pixels known to be bad (row, col), or None."""
@@ -79,7 +80,7 @@ class OpenedSource:
     def __init__(self, reader: ScanReader) -> None:
         self._reader = reader
         self._held: tuple[int, NDArray[Any]] | None = None
-        self._fields: dict[str, NDArray[Any] | None] = {}
+        self._fields: dict[tuple[str, int | None], NDArray[Any] | None] = {}
 
     @property
     def scan(self) -> Scan:
@@ -99,22 +100,26 @@ class OpenedSource:
             self._held = (block, self._reader.read_views(*self.blocks()[block]))
         return np.asarray(self._held[1][bin_index])
 
-    def flats(self, bin_index: int) -> NDArray[Any] | None:
-        """Flat frames (frame, row, col), or None."""
-        return self._field("flats", self._reader.read_flats, bin_index)
+    def flats(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (frame, row, col) that serve a camera position's views, or None."""
+        return self._field("flats", self._reader.read_flats, bin_index, position)
 
-    def darks(self, bin_index: int) -> NDArray[Any] | None:
-        """Dark frames (frame, row, col), or None."""
-        return self._field("darks", self._reader.read_darks, bin_index)
+    def darks(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (frame, row, col) that serve a camera position's views, or None."""
+        return self._field("darks", self._reader.read_darks, bin_index, position)
 
     def bad_pixels(self) -> NDArray[np.bool_] | None:
         """Pixels known to be bad (row, col), or None."""
         return self._reader.read_bad_pixels()
 
-    def _field(self, name: str, read: Callable[[], NDArray[Any] | None], bin_index: int) -> NDArray[Any] | None:
-        if name not in self._fields:
-            self._fields[name] = read()
-        frames = self._fields[name]
+    def _field(
+        self, name: str, read: Callable[[int | None], NDArray[Any] | None], bin_index: int, position: int | None
+    ) -> NDArray[Any] | None:
+        described = self.scan.flats if name == "flats" else self.scan.darks
+        at = position if described is not None and described.by_position else None
+        if (name, at) not in self._fields:
+            self._fields[name, at] = read(at)
+        frames = self._fields[name, at]
         return None if frames is None else np.asarray(frames[bin_index])
 
 
@@ -137,13 +142,13 @@ class StoredSource:
         """Views of a block (view, row, col), as stored."""
         return self._stored.read_rows(bin_index, block, 0, self.scan.n_rows)
 
-    def flats(self, bin_index: int) -> NDArray[Any] | None:
-        """Flat frames (frame, row, col), or None."""
-        return self._stored.read_flats(bin_index)
+    def flats(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Flat frames (frame, row, col) that serve a camera position's views, or None."""
+        return self._stored.read_flats(bin_index, position=position)
 
-    def darks(self, bin_index: int) -> NDArray[Any] | None:
-        """Dark frames (frame, row, col), or None."""
-        return self._stored.read_darks(bin_index)
+    def darks(self, bin_index: int, position: int | None = None) -> NDArray[Any] | None:
+        """Dark frames (frame, row, col) that serve a camera position's views, or None."""
+        return self._stored.read_darks(bin_index, position=position)
 
     def bad_pixels(self) -> NDArray[np.bool_] | None:
         """Pixels known to be bad (row, col), or None."""
@@ -212,23 +217,49 @@ def _send(
 ) -> None:  # fmt: skip
     """Read, correct and hand on every block of every bin."""
     scan = source.scan
-    corrections = [None if as_stored else _correction(source, index) for index in range(scan.n_bins)]
+    corrections = [() if as_stored else _corrections(source, index) for index in range(scan.n_bins)]
+    positions = np.array(scan.camera_positions or (0,) * scan.n_views)
     for block, (start, stop) in enumerate(source.blocks()):
-        for bin_index, correction in enumerate(corrections):
+        for bin_index, by_position in enumerate(corrections):
             frames = source.read(bin_index, block)
-            sink(bin_index, start, frames if correction is None else to_line_integrals(frames, correction)[0])
+            sink(
+                bin_index, start, _line_integrals(frames, by_position, positions[start:stop]) if by_position else frames
+            )
         if progress is not None:
             progress(stop, scan.n_views)
 
 
-def _correction(source: ViewSource, bin_index: int) -> FieldCorrection:
-    """How the frames of a bin become line integrals."""
+def _corrections(source: ViewSource, bin_index: int) -> tuple[FieldCorrection, ...]:
+    """How the frames of a bin become line integrals: all alike, or those of each camera position."""
     scan, bad = source.scan, source.bad_pixels()
-    if scan.content == "counts":
-        return prepare_fields(source.flats(bin_index), source.darks(bin_index), bad)
-    return prepare_without_fields(
-        scan.content, scan.n_rows, scan.n_cols, white_level=scan.white_level or 1.0, bad_pixels=bad
+    if scan.content != "counts":
+        level = scan.white_level or 1.0
+        return (prepare_without_fields(scan.content, scan.n_rows, scan.n_cols, white_level=level, bad_pixels=bad),)
+    if scan.field_positions == (None,):
+        return (prepare_fields(source.flats(bin_index), source.darks(bin_index), bad),)
+    found = [
+        prepare_fields(source.flats(bin_index, at), source.darks(bin_index, at), bad) for at in scan.field_positions
+    ]
+    # A pixel that is bad at one position is bad at all.
+    union = np.logical_or.reduce([each.bad for each in found])
+    whites = [np.where(union, np.float32(1), each.white) for each in found]
+    return tuple(
+        correction_of_white(white, each.dark, union, CorrectionParameters(), row_start=0)
+        for white, each in zip(whites, found, strict=True)
     )
+
+
+def _line_integrals(
+    frames: NDArray[Any], corrections: tuple[FieldCorrection, ...], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Correct views (view, row, col), each by the fields of its camera position."""
+    if len(corrections) == 1:
+        return to_line_integrals(frames, corrections[0])[0]
+    lines = np.empty(frames.shape, dtype=np.float32)
+    for position, correction in enumerate(corrections):
+        views = np.flatnonzero(positions == position)
+        lines[views] = to_line_integrals(frames[views], correction)[0]
+    return lines
 
 
 class _Writer:
@@ -293,14 +324,34 @@ class _Writer:
 
     def write_fields(self, source: ViewSource) -> None:
         """Write flat and dark frames and the mask of bad pixels."""
-        for stem, read in (("flats", source.flats), ("darks", source.darks)):
-            for index in range(self.scan.n_bins):
-                frames = read(index)
-                if frames is not None:
-                    np.save(self.folder / self.name(stem, index, ".npy"), frames)
+        for stem, described, read in self._fields(source):
+            for position in () if described is None else described.positions:
+                for index in range(self.scan.n_bins):
+                    frames = read(index, position)
+                    if frames is not None:
+                        np.save(self.folder / self.name(_of_position(stem, position), index, ".npy"), frames)
         bad = source.bad_pixels()
         if bad is not None:
             np.save(self.folder / "bad_pixels.npy", bad)
+
+    def _fields(
+        self, source: ViewSource
+    ) -> tuple[tuple[str, FieldFrames | None, Callable[[int, int | None], NDArray[Any] | None]], ...]:
+        """Name, description and reading of flat and dark frames."""
+        return ("flats", self.scan.flats, source.flats), ("darks", self.scan.darks, source.darks)
+
+    def _position_lines(self) -> list[str]:
+        """``[[camera_positions]]`` with the field frames of each, where frames are written as they are stored."""
+        scan, lines = self.scan, list[str]()
+        if not self.as_stored or scan.field_positions == (None,):
+            return lines
+        for position in range(scan.n_positions):
+            views = [view for view, at in enumerate(scan.camera_positions) if at == position]
+            lines += ["", "[[camera_positions]]", f"views = {views}"]
+            for stem, frames in (("flats", scan.flats), ("darks", scan.darks)):
+                if frames is not None and frames.by_position:
+                    lines.append(f"{stem} = {_quoted(self.name(_of_position(stem, position), '{bin}', '.npy'))}")
+        return lines
 
     def write_description(self) -> None:
         """Write a scan.toml with which the folder can be uploaded again."""
@@ -318,6 +369,7 @@ class _Writer:
         container = self.suffix in (".mat", ".nxs")
         named = self.name("projections", 0, self.suffix) if container else next(iter(self._prepared))
         lines += ["", "[settings]", f"geometry = {_quoted(named)}"]
+        lines += self._position_lines()
         for energy_bin in scan.bins:
             limits = {"low_kev": energy_bin.low_kev, "high_kev": energy_bin.high_kev}
             lines += ["", "[[bins]]", f"kind = {_quoted(energy_bin.kind)}"]
@@ -392,6 +444,11 @@ class _Writer:
 
         stack.callback(write)
         return take
+
+
+def _of_position(stem: str, position: int | None) -> str:
+    """How the name of field frames of a camera position begins."""
+    return stem if position is None else f"{stem}-pos{position}"
 
 
 def _quoted(text: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ingest.chunks import StoredScan
     from ingest.readers import ScanReader
-    from ingest.scan import Scan
+    from ingest.scan import FieldFrames, Scan
 
 #: Views that are read of a source.
 SOURCE_SAMPLE_VIEWS = 12
@@ -86,6 +86,9 @@ class Inspection:
             "sampled_views": list(self.sampled_views),
             "n_flats": 0 if scan.flats is None else scan.flats.count,
             "n_darks": 0 if scan.darks is None else scan.darks.count,
+            "views_at_positions": _views_at_positions(scan),
+            "flats_at_positions": [] if scan.flats is None else list(scan.flats.position_counts),
+            "darks_at_positions": [] if scan.darks is None else list(scan.darks.position_counts),
             "geometry": None if self.geometry is None else asdict(self.geometry),
             "bins": [asdict(found) for found in self.bins],
             "findings": [asdict(finding) for finding in self.findings],
@@ -120,8 +123,10 @@ def inspect_source(reader: ScanReader, *, sample_views: int = SOURCE_SAMPLE_VIEW
         available=available,
         views=_spread(available, sample_views),
         read_view=lambda view: reader.read_views(view, view + 1)[:, 0],
-        flats=_mean_frame(reader.read_flats()),
-        darks=_mean_frame(reader.read_darks()),
+        fields=tuple(
+            (_mean_of(scan.flats, reader.read_flats, at), _mean_of(scan.darks, reader.read_darks, at))
+            for at in scan.field_positions
+        ),
         known_bad=reader.read_bad_pixels(),
     )
 
@@ -139,8 +144,8 @@ def inspect_stored(stored: StoredScan, *, sample_views: int = STORED_SAMPLE_VIEW
     block_bytes = layout.view_block * layout.pixel_bytes // layout.n_views
     n_views = max(1, min(sample_views, STORED_SAMPLE_BYTES // block_bytes))
 
-    def mean_frames(read: Callable[[int], NDArray[Any] | None]) -> NDArray[np.float32] | None:
-        frames = [read(index) for index in bins]
+    def mean_frames(read: Callable[..., NDArray[Any] | None], position: int | None) -> NDArray[np.float32] | None:
+        frames = [read(index, position=position) for index in bins]
         return _mean_frame(np.stack([f for f in frames if f is not None])) if frames[0] is not None else None
 
     return _inspect(
@@ -149,8 +154,9 @@ def inspect_stored(stored: StoredScan, *, sample_views: int = STORED_SAMPLE_VIEW
         available=scan.n_views,
         views=_spread(scan.n_views, n_views),
         read_view=lambda view: np.stack([stored.read_view(index, view) for index in bins]),
-        flats=mean_frames(stored.read_flats),
-        darks=mean_frames(stored.read_darks),
+        fields=tuple(
+            (mean_frames(stored.read_flats, at), mean_frames(stored.read_darks, at)) for at in scan.field_positions
+        ),
         known_bad=stored.read_bad_pixels(),
         stored_bytes=stored.manifest.stored_bytes,
         manifest_sha256=stored.manifest_sha256,
@@ -164,9 +170,12 @@ def inspection_table(inspection: Inspection) -> list[tuple[str, str]]:
         ("scan", f"{scan.scan_id} ({inspection.where}, {scan.source_format}, {scan.content}, {scan.pixel_type})"),
         ("panel", f"{scan.n_rows} rows x {scan.n_cols} columns"),
         ("views", f"{inspection.available_views} of {scan.n_views}"),
-        ("flat frames", "none" if scan.flats is None else str(scan.flats.count)),
-        ("dark frames", "none" if scan.darks is None else str(scan.darks.count)),
+        ("flat frames", _count_text(scan.flats)),
+        ("dark frames", _count_text(scan.darks)),
     ]
+    if scan.camera_positions:
+        counts = _views_at_positions(scan)
+        rows.insert(3, ("camera positions", f"{len(counts)}, of {', '.join(map(str, counts))} views"))
     if inspection.stored_bytes is not None:
         rows.append(("stored", f"{inspection.stored_bytes / 1e6:.1f} MB, sha256 {inspection.manifest_sha256}"))
     if geometry is not None:
@@ -201,13 +210,12 @@ def _inspect(
     available: int,
     views: tuple[int, ...],
     read_view: Callable[[int], NDArray[Any]],
-    flats: NDArray[np.float32] | None,
-    darks: NDArray[np.float32] | None,
+    fields: tuple[tuple[NDArray[np.float32] | None, NDArray[np.float32] | None], ...],
     known_bad: NDArray[np.bool_] | None,
     stored_bytes: int | None = None,
     manifest_sha256: str | None = None,
 ) -> Inspection:
-    """Read the sample view by view and draw the conclusions."""
+    """Read the sample view by view and draw the conclusions; `fields` are mean flats and darks (bin, row, col)."""
     statistics: tuple[BinStatistics, ...] | None = None
     samples: list[NDArray[Any]] = []
     always_zero = np.ones((len(scan.bins), scan.n_rows, scan.n_cols), dtype=np.bool_)
@@ -219,7 +227,7 @@ def _inspect(
         statistics = add_statistics(statistics, frame[:, None])
         samples.append(frame.reshape(len(frame), -1)[:, ::stride].copy())
         always_zero &= frame == 0
-        truncated.append(truncated_sides(scan, frame, flats, darks))
+        truncated.append(truncated_sides(scan, frame, *fields[scan.camera_positions[view] if len(fields) > 1 else 0]))
     geometry = None if scan.geometry is None else geometry_facts(scan.geometry)
     percentiles = np.percentile(np.concatenate(samples, axis=1), PERCENTILES, axis=1).T
     bins = tuple(
@@ -228,8 +236,10 @@ def _inspect(
             statistics=found,
             percentiles=(float(values[0]), float(values[1]), float(values[2])),
             faults=find_pixel_faults(
-                None if flats is None else flats[index],
-                None if darks is None else darks[index],
+                [
+                    (None if flat is None else flat[index], None if dark is None else dark[index])
+                    for flat, dark in fields
+                ],
                 always_zero[index],
                 known_bad,
             ),
@@ -255,6 +265,30 @@ def _spread(n_views: int, n_sampled: int) -> tuple[int, ...]:
     """Indices of views spread evenly over the scan."""
     count = max(1, min(n_views, n_sampled))
     return tuple(int(i) for i in np.arange(count) * n_views // count)
+
+
+def _views_at_positions(scan: Scan) -> list[int]:
+    """Views at each camera position; [] where they are not told apart."""
+    return (
+        [scan.camera_positions.count(position) for position in range(scan.n_positions)] if scan.camera_positions else []
+    )
+
+
+def _count_text(frames: FieldFrames | None) -> str:
+    """How many flat or dark frames there are, and at which camera positions."""
+    if frames is None:
+        return "none"
+    if not frames.by_position:
+        return str(frames.count)
+    return f"{frames.count}: {', '.join(map(str, frames.position_counts))} at the camera positions"
+
+
+def _mean_of(
+    described: FieldFrames | None, read: Callable[..., NDArray[Any] | None], position: int | None
+) -> NDArray[np.float32] | None:
+    """Mean of a source's flat or dark frames that serve a camera position's views (bin, row, col), or None."""
+    apart = described is not None and described.by_position
+    return _mean_frame(read(position) if apart else read())
 
 
 def _mean_frame(frames: NDArray[Any] | None) -> NDArray[np.float32] | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from reconstruction.orbits import camera_positions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -53,8 +55,7 @@ class PixelFaults:
 
 
 def find_pixel_faults(
-    flat: NDArray[np.float32] | None,
-    dark: NDArray[np.float32] | None,
+    fields: Sequence[tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]],
     always_zero: NDArray[np.bool_],
     known_bad: NDArray[np.bool_] | None,
 ) -> PixelFaults:
@@ -62,12 +63,26 @@ def find_pixel_faults(
 
     Parameters
     ----------
-    flat, dark : (row, col) float32 or None
-        Mean flat and dark field.
+    fields : ((row, col) float32 or None, (row, col) float32 or None)
+        Mean flat and dark field; of each camera position if they have their own: what is faulty at one counts.
     always_zero : (row, col) bool
         Pixels that counted nothing in all sampled views.
     known_bad : (row, col) bool or None
     """
+    found = [_faulty(flat, dark, always_zero) for flat, dark in fields]
+    dead, hot = (np.logical_or.reduce(masks) for masks in zip(*found, strict=True))
+    unknown = np.ones_like(always_zero) if known_bad is None else ~known_bad
+    return PixelFaults(
+        n_known=0 if known_bad is None else int(np.count_nonzero(known_bad)),
+        n_dead=int(np.count_nonzero(dead & unknown)),
+        n_hot=int(np.count_nonzero(hot & unknown)),
+    )
+
+
+def _faulty(
+    flat: NDArray[np.float32] | None, dark: NDArray[np.float32] | None, always_zero: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Dead and hot pixels (row, col) by one mean flat and dark field."""
     dead, hot = always_zero, np.zeros_like(always_zero)
     if flat is not None:
         net = flat if dark is None else flat - dark
@@ -77,12 +92,7 @@ def find_pixel_faults(
             hot = net > HOT_MULTIPLE * median
             if dark is not None:
                 hot = hot | (dark > np.median(dark) + HOT_DARK_SHARE * median)
-    unknown = np.ones_like(always_zero) if known_bad is None else ~known_bad
-    return PixelFaults(
-        n_known=0 if known_bad is None else int(np.count_nonzero(known_bad)),
-        n_dead=int(np.count_nonzero(dead & unknown)),
-        n_hot=int(np.count_nonzero(hot & unknown)),
-    )
+    return dead, hot
 
 
 def truncated_sides(
@@ -152,12 +162,34 @@ def _scan_findings(scan: Scan, available_views: int) -> Iterator[Finding]:
             yield _fault("there are no flat frames: counts cannot be turned into attenuation")
         if scan.darks is None and any(energy_bin.kind == "integrating" for energy_bin in scan.bins):
             yield _remark("there are no dark frames: the dark current of an integrating detector stays in the counts")
+        yield from _position_findings(scan)
     wanted = math.ceil(math.pi / 2 * scan.n_cols)
     if scan.n_views < wanted:
         yield _remark(
             f"{scan.n_views} views are few for {scan.n_cols} columns: at the rim of the field the panel's resolution "
             f"wants pi/2 x {scan.n_cols} = {wanted}; streaks are likely"
         )
+
+
+def _position_findings(scan: Scan) -> Iterator[Finding]:
+    """How the field frames go with the places of the camera that the poses show."""
+    if scan.geometry is None or scan.flats is None:
+        return
+    shown = camera_positions(scan.geometry)
+    n_shown = int(shown.max()) + 1
+    if n_shown > 1 and not scan.flats.by_position:
+        yield _remark(
+            f"the poses show {n_shown} camera positions, but one set of flat frames serves all: name flats for each in "
+            "[[camera_positions]] if the beam is not the same everywhere"
+        )
+    elif scan.flats.by_position:
+        for position in range(scan.n_positions):
+            places = np.unique(shown[np.array(scan.camera_positions) == position])
+            if places.size > 1:
+                yield _fault(
+                    f"the views of camera position {position} stand at {places.size} different places by their poses: "
+                    "their flat frames are those of one of them at most"
+                )
 
 
 def _geometry_findings(scan: Scan, geometry: GeometryFacts) -> Iterator[Finding]:

@@ -99,6 +99,19 @@ def test_field_frames(sample, reader, kind):
     np.testing.assert_array_equal(frames, expected)
 
 
+@pytest.mark.parametrize("kind", ["flats", "darks"])
+def test_field_frames_of_each_camera_position(sample, reader, kind):
+    expected, counts, described = getattr(sample, kind), getattr(sample, f"{kind}_at"), getattr(reader.scan, kind)
+    assert reader.scan.camera_positions == sample.camera_positions
+    if expected is None:
+        assert getattr(reader, f"read_{kind}")(None) is None
+        return
+    assert described.position_counts == counts
+    for position in described.positions:
+        frames = getattr(reader, f"read_{kind}")(position)
+        np.testing.assert_array_equal(frames, expected[:, slice(*described.frames_at(position))])
+
+
 def test_bad_pixels(sample, reader):
     bad = reader.read_bad_pixels()
     if sample.bad_pixels is None:

@@ -163,6 +163,25 @@ def test_scan_toml_gives_geometry_flats_and_darks(tmp_path):
     reader.close()
 
 
+def test_flats_of_each_camera_position(tmp_path):
+    frames, flats = images(4), images(3)
+    write_views(tmp_path / "scan.mib", frames)
+    write_views(tmp_path / "left.mib", flats[:1], acquired="2024-05-06 07:09:09.123456")
+    write_views(tmp_path / "right.mib", flats[1:])
+    (tmp_path / "scan.toml").write_text(
+        '[[camera_positions]]\nviews = "0:2"\nflats = "left.mib"\n'
+        '[[camera_positions]]\nviews = "2:4"\nflats = "right.mib"\n'
+    )
+    reader = open_source(tmp_path, SourceOptions())
+    assert reader.scan.n_views == 4
+    assert reader.scan.flats.position_counts == (1, 2)
+    assert reader.scan.flats.times_s == (60.0, 0.0, 0.0)
+    np.testing.assert_array_equal(reader.read_flats(0)[0], flats[:1])
+    np.testing.assert_array_equal(reader.read_flats(1)[0], flats[1:])
+    np.testing.assert_array_equal(reader.read_flats()[0], flats)
+    reader.close()
+
+
 class TestCounters:
     """Two counters or eight colours make the bin axis."""
 

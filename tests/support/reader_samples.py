@@ -31,6 +31,8 @@ class ReaderSample:
     bad_pixels : (row, col) bool or None.
     truncate : a file of it to cut short: opening or reading must then fail and name it; None: not tested.
     settings : reader settings to open it with.
+    camera_positions : of each view; () where they are not told apart.
+    flats_at, darks_at : how many of the flat and dark frames are of each position, () where all views share them.
     """
 
     source: Path
@@ -41,6 +43,9 @@ class ReaderSample:
     bad_pixels: np.ndarray | None = None
     truncate: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    camera_positions: tuple[int, ...] = ()
+    flats_at: tuple[int, ...] = ()
+    darks_at: tuple[int, ...] = ()
 
 
 def all_samples() -> dict[str, Callable[[Path], ReaderSample]]:

@@ -107,6 +107,40 @@ def tiff_folder(folder: Path) -> ReaderSample:
     )
 
 
+def array_positions(folder: Path) -> ReaderSample:
+    """A .npy of two energy bins that a stepped camera took, flats and darks of each position."""
+    frames, flats, darks = counts(2, 6, 4, 6), counts(2, 5, 4, 6, seed=2), counts(2, 3, 4, 6, seed=3)
+    np.save(folder / "projections.npy", frames)
+    tables = ""
+    for position, (views, flat, dark) in enumerate((("0::2", np.s_[:2], np.s_[:1]), ("1::2", np.s_[2:], np.s_[1:]))):
+        np.save(folder / f"flats_{position}.npy", flats[:, flat])
+        np.save(folder / f"darks_{position}.npy", darks[:, dark])
+        tables += f'[[camera_positions]]\nviews = "{views}"\noffset_u_mm = {position - 0.5}\n'
+        tables += f'flats = "flats_{position}.npy"\ndarks = "darks_{position}.npy"\n'
+    files = '[files]\nprojections = "projections.npy"\n'
+    write_toml(folder, files + GEOMETRY_TOML + tables)
+    return ReaderSample(
+        folder, "array", frames, flats=flats, darks=darks, truncate=folder / "projections.npy",
+        camera_positions=(0, 1) * 3, flats_at=(2, 3), darks_at=(1, 2),
+    )  # fmt: skip
+
+
+def tiff_positions(folder: Path) -> ReaderSample:
+    """A folder of TIFFs with flats of each camera position beside them, and darks of all."""
+    frames, flats, darks = counts(5, 4, 6), counts(3, 4, 6, seed=2), counts(2, 4, 6, seed=3)
+    for name, stack in {"proj": frames, "left": flats[:1], "right": flats[1:], "dark": darks}.items():
+        for index, frame in enumerate(stack):
+            tifffile.imwrite(folder / f"{name}_{index}.tif", frame)
+    tables = '[[camera_positions]]\nviews = "0:3"\nflats = "left_*.tif"\n'
+    tables += '[[camera_positions]]\nviews = [3, 4]\nflats = "right_*.tif"\n'
+    write_toml(folder, '[files]\ndarks = "dark_*.tif"\n' + GEOMETRY_TOML + tables)
+    flip = np.s_[None, :, ::-1]
+    return ReaderSample(
+        folder, "tiff", frames[flip], flats=flats[flip], darks=darks[flip], truncate=folder / "proj_3.tif",
+        camera_positions=(0, 0, 0, 1, 1), flats_at=(1, 2),
+    )  # fmt: skip
+
+
 def tiff_stack(folder: Path) -> ReaderSample:
     """A multi-page BigTIFF, compressed, big-endian."""
     frames = counts(5, 4, 6, dtype="uint32")
@@ -133,6 +167,8 @@ SAMPLES = {
     "array_npy": array_npy,
     "array_npz": array_npz,
     "array_frames": array_frames,
+    "array_positions": array_positions,
+    "tiff_positions": tiff_positions,
     "tiff_folder": tiff_folder,
     "tiff_stack": tiff_stack,
     "nikon": nikon,

@@ -84,8 +84,13 @@ def scans(draw: st.DrawFn) -> Scan:
         parallel = ParallelBeam(tuple(angles), draw(st.none() | _positive))
     content = draw(st.sampled_from(["counts", "normalized", "line_integrals"]))
     pixel_type = "float32" if content == "line_integrals" else draw(st.sampled_from(["uint8", "uint16", "uint32"]))
+    n_positions = draw(st.integers(0, min(3, n_views)))
+    at_each = draw(st.lists(st.integers(1, 4), min_size=n_positions, max_size=n_positions).map(tuple))
+    by_position = {"darks": FieldFrames(sum(at_each), position_counts=at_each)} if n_positions else {}
     times = draw(st.none() | st.lists(_finite, min_size=1, max_size=3).map(tuple))
+    one_set = {"darks": draw(st.none() | st.builds(FieldFrames, st.integers(1, 9), camera_position=st.integers(0, 9)))}
     return make_scan(
+        **(by_position or one_set),
         scan_id=draw(st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True)),
         content=content,
         bins=draw(energy_bins()),
@@ -97,7 +102,7 @@ def scans(draw: st.DrawFn) -> Scan:
         parallel=parallel,
         white_level=draw(_positive) if content == "normalized" else None,
         flats=draw(st.none() | st.builds(FieldFrames, st.just(1 if times is None else len(times)), st.just(times))),
-        darks=draw(st.none() | st.builds(FieldFrames, st.integers(1, 9), camera_position=st.integers(0, 9))),
+        camera_positions=tuple(view % n_positions for view in range(n_views)) if n_positions else (),
         acquired=draw(st.just("") | st.datetimes().map(lambda moment: moment.isoformat())),
         manufacturer=draw(_texts),
         exposure=draw(st.builds(Exposure, st.none() | _positive, st.none() | _positive)),
