@@ -27,7 +27,7 @@ from cli.plan_cluster import duration
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.simulation.cluster import Cluster, read_cluster
 from spark_jobs.simulation.curves import NODE_COUNTS, Point, Way, point_of, usual_requests, ways_of
-from spark_jobs.simulation.proposals import cluster_task_memory
+from spark_jobs.simulation.proposals import cluster_gpu_memory, cluster_task_memory
 from spark_jobs.simulation.scans import NAMED_SIZES, described_scan
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def curve_of(subject: Subject, kind: str, counts: Sequence[int]) -> Curve:
     stored = described_scan(NAMED_SIZES[subject.scan])
     request = ReconstructionRequest(
         subject.scan, voxel_pitch_mm=subject.voxel_mm, task_memory_bytes=cluster_task_memory(cluster),
-        mu_range=MU_RANGE,
+        mu_range=MU_RANGE, gpu_memory_bytes=cluster_gpu_memory(cluster),
     )  # fmt: skip
     wanted = brick_requests(request, subject) if subject.bricks else usual_requests(request, subject.heights)
     ways, refusals = ways_of(stored, wanted)

@@ -13,7 +13,7 @@ from cli.archive import open_existing_store
 from cli.bundles import takes
 from cli.options import JsonOption, StoreOption
 from cli.output import mebibytes, print_json, print_pairs
-from cli.plan_lines import cost_rows, cut_line, method_row
+from cli.plan_lines import cost_rows, cut_line, gpu_rows, method_row
 from cli.requests import ProbeOption, RequestOptions
 from cli.settings import StoreSettings, load
 
@@ -138,6 +138,7 @@ def print_plan(made: ReconstructionPlan, cores: int) -> None:
         ("mode", "two stages: filtered rows are stored once" if made.two_stage else "fused: slabs filter as they read"),
         ("slabs", cut_line(made)),
         ("memory per task", f"{mebibytes(cost.task_bytes)} (allowed {mebibytes(made.request.task_memory_bytes)})"),
+        *gpu_rows(made),
         ("read", f"{mebibytes(cost.stored_read_bytes)} stored = {mebibytes(cost.read_bytes)} of pixels, in "
                  f"{cost.ranged_reads} ranged reads"),
         ("written between", mebibytes(cost.band_bytes)),

@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cli.output import mebibytes, print_json, print_pairs, print_table
+from cli.plan_lines import gpu_rows
 from spark_jobs.simulation.assessment import assess, job_of_plan
 from spark_jobs.simulation.cluster import read_cluster
 from spark_jobs.simulation.errors import DoesNotFitError
-from spark_jobs.simulation.proposals import cluster_task_memory, propose
+from spark_jobs.simulation.proposals import cluster_gpu_memory, cluster_task_memory, propose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,8 @@ def plan_for_cluster(
     found = []
     for scan, request in zip(scans, requests, strict=True):
         wanted = request if own_memory else replace(request, task_memory_bytes=cluster_task_memory(cluster))
+        if wanted.gpu_memory_bytes is None:
+            wanted = replace(wanted, gpu_memory_bytes=cluster_gpu_memory(cluster))
         proposal = propose(scan, wanted, cluster)
         if proposal.best is None:
             raise DoesNotFitError(proposal.asked.refusal)
@@ -76,6 +79,7 @@ def _as_json(proposal: Proposal, shown: Candidate, figures: Assessment, cluster:
         "mode": shown.mode,
         "slabs": len(shown.plan.slabs),
         "amplification": shown.plan.cost.amplification,
+        "gpu_bytes": shown.plan.cost.gpu_bytes,
         **figures.to_json(),
         "currency": cluster.currency,
         "best": proposal.best.change,
@@ -107,6 +111,7 @@ def _print(proposal: Proposal, shown: Candidate, figures: Assessment, cluster: C
                   f"{plan.cost.amplification:.2f}"),
         ("memory per task", f"{mebibytes(figures.task_bytes)}; {' or '.join(map(str, figures.tasks_per_node))} tasks "
                             f"per node, {figures.task_cores} core(s) each"),
+        *gpu_rows(plan),
         ("voxel updates", f"{plan.cost.updates / 1e9:.3g} G"),
         ("through disks", mebibytes(figures.disk_bytes)),
         ("between nodes", mebibytes(figures.network_bytes)),

@@ -31,6 +31,14 @@ def method_row(made: ReconstructionPlan) -> tuple[str, str]:
     return "method", f"{iterative.method}, {iterative.passes} passes{strength}"
 
 
+def gpu_rows(made: ReconstructionPlan) -> list[tuple[str, str]]:
+    """What the largest task takes of a GPU, where the plan knows how much memory it has."""
+    memory = made.request.gpu_memory_bytes
+    if memory is None or not made.cost.gpu_bytes:
+        return []
+    return [("GPU memory per task", f"{mebibytes(made.cost.gpu_bytes)} (it has {mebibytes(memory)})")]
+
+
 def cost_rows(made: ReconstructionPlan) -> list[tuple[str, str]]:
     """What each stage reads and writes at the store, and why the work is cut as it is."""
     cost = made.cost

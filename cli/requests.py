@@ -107,6 +107,11 @@ MemoryOption = Annotated[
     str,
     typer.Option("--task-memory", help="What one task may use.", metavar="BYTES", rich_help_panel=_RUN),
 ]
+GpuMemoryOption = Annotated[
+    str | None,
+    typer.Option("--gpu-memory", help="What one task has of a GPU: slabs and bricks are cut so that they fit.",
+                 metavar="BYTES", show_default="not known", rich_help_panel=_RUN),
+]  # fmt: skip
 RunOption = Annotated[
     str,
     typer.Option("--run-id", help="Any text: makes a second result beside the first.", metavar="TEXT",
@@ -198,6 +203,7 @@ class RequestOptions:
     detector_binning: BinningOption = "1"
     mu_range: RangeOption = None
     task_memory: MemoryOption = "2GiB"
+    gpu_memory: GpuMemoryOption = None
     run_id: RunOption = ""
     tuning: TuningOption = "default"
     method: MethodOption = "fdk"
@@ -234,6 +240,7 @@ class RequestOptions:
             n_slabs=self.slabs,
             mu_range=parse_pair(self.mu_range, "--mu-range"),
             task_memory_bytes=parse_bytes(self.task_memory),
+            gpu_memory_bytes=None if self.gpu_memory is None else parse_bytes(self.gpu_memory),
             run_id=self.run_id,
             cut=cast("Literal['auto', 'slabs', 'bricks']", self.cut),
             brick_voxels=None if sides is None else (round(sides[0]), round(sides[1])),

@@ -7,15 +7,18 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from reconstruction.backends.device_memory import MOST_VIEWS
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.slabs import cut_slabs, slabs_of_height
 from spark_jobs.planning.brick_cut import cut_area
 from spark_jobs.planning.brick_traffic import brick_setup, largest_window, sampled_bricks
+from spark_jobs.planning.gpu_memory import slab_on_gpu
 from spark_jobs.planning.sizing import MIN_SLAB_SLICES, Sizing, sized_stages, slab_alignment
 from spark_jobs.planning.stage_costs import WorkCut, plan_cost
 from spark_jobs.planning.task_memory import BASE_BYTES, assemble_task_bytes, brick_task_bytes, encoding_bytes
 
 if TYPE_CHECKING:
+    from reconstruction.backends.device_memory import DeviceCost
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import Slab
     from spark_jobs.planning.brick_cut import BrickCut
@@ -43,14 +46,14 @@ def bricks_work(sizing: Sizing, whole: SlabSetup) -> WorkCut:
     if not candidates:
         raise MemoryBudgetError(
             f"no brick of the volume of scan {sizing.stored.scan.scan_id} fits the {sizing.memory_bytes / 2**20:.0f} "
-            f"MiB that a task may use: take coarser voxels, a smaller volume or more memory"
+            f"MiB that a task may use{_gpu_words(sizing)}: take coarser voxels, a smaller volume or more memory"
         )
     work = min(candidates, key=lambda each: plan_cost(each, sizing.rates, most_windows=_QUICK_WINDOWS).core_seconds)
     assert work.bricks is not None
     assembling = _assembling_bytes(sizing, whole, work.bricks)
-    return sized_stages(
-        sizing, work, {"bricks": _largest_task(sizing, work.setups, work.bricks), "assemble": assembling}
-    )
+    sizes = {"bricks": _largest_task(sizing, work.setups, work.bricks), "assemble": assembling}
+    on_gpu = sizing.gpu_bytes(_on_gpu(sizing, work.setups, work.bricks), MOST_VIEWS)
+    return sized_stages(sizing, dataclasses.replace(work, gpu_bytes={"bricks": on_gpu}), sizes)
 
 
 def _candidates(sizing: Sizing, whole: SlabSetup) -> list[WorkCut | None]:
@@ -88,9 +91,25 @@ def _fitting(sizing: Sizing, whole: SlabSetup, cut: BrickCut, slabs: tuple[Slab,
     setups = tuple(sizing.setup(whole, slab) for slab in slabs)
     if _assembling_bytes(sizing, whole, cut) > sizing.memory_bytes:
         return None
+    if not all(sizing.fits_gpu(cost, 1) for cost in _on_gpu(sizing, setups, cut)):
+        return None
     if _largest_task(sizing, setups, cut, most=_QUICK_WINDOWS) > sizing.memory_bytes:
         return None
     return dataclasses.replace(sizing.work(setups, two_stage=True), bricks=cut)
+
+
+def _on_gpu(sizing: Sizing, setups: tuple[SlabSetup, ...], cut: BrickCut) -> list[DeviceCost]:
+    """What the largest brick of each slab takes of a GPU; nothing to look at where the plan knows none."""
+    if sizing.request.gpu_memory_bytes is None:
+        return []
+    largest = max(cut.areas, key=lambda area: area.shape[0] * area.shape[1])
+    return [slab_on_gpu(dataclasses.replace(setup, quarter=None), sizing.backend, largest) for setup in setups]
+
+
+def _gpu_words(sizing: Sizing) -> str:
+    """The memory of a GPU that bricks have to fit too, where one is stated."""
+    memory = sizing.request.gpu_memory_bytes
+    return "" if memory is None else f" and the {memory / 2**20:.0f} MiB that it has of a GPU"
 
 
 def _assembling_bytes(sizing: Sizing, whole: SlabSetup, cut: BrickCut) -> int:

@@ -25,6 +25,7 @@ class StageCost:
     gpu_share : part of `core_seconds` that a GPU's kernels would take over (filter and back-projection)
     task_bytes : peak memory of its largest task, the worker's own share included
     updates : voxels x views
+    gpu_bytes : what its largest task takes of a GPU; 0 where the plan knows none
     """
 
     name: str
@@ -37,6 +38,7 @@ class StageCost:
     gpu_share: float
     task_bytes: int
     updates: int = 0
+    gpu_bytes: int = 0
 
     @property
     def task_seconds(self) -> float:
@@ -88,6 +90,7 @@ class PlanCost:
     stages : what each stage costs, in the order in which they run
     ways, why : what the plan was chosen from, the chosen way first, and the reason in words
     rates : name of the rates that the expected time goes by
+    gpu_bytes : what the largest task takes of a GPU; 0 where the plan knows none
     """
 
     task_bytes: int
@@ -105,6 +108,7 @@ class PlanCost:
     ways: tuple[WayCost, ...] = ()
     why: str = ""
     rates: str = "built-in"
+    gpu_bytes: int = 0
 
     def stage(self, name: str) -> StageCost:
         """The stage of that name; KeyError if the plan has none."""

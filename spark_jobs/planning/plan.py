@@ -23,6 +23,7 @@ from reconstruction.rectify import virtual_views
 from spark_jobs.errors import PlanError
 from spark_jobs.planning.coarse_voxels import binning_notes, fitting_binning
 from spark_jobs.planning.few_views import few_views_note
+from spark_jobs.planning.gpu_memory import on_gpu
 from spark_jobs.planning.iterative_plan import iterative_plan
 from spark_jobs.planning.plan_record import ReconstructionPlan, geometry_of, plan_from_bytes, working_geometry
 from spark_jobs.planning.sizing import Sizing, slab_alignment
@@ -193,6 +194,10 @@ def _notes(stored: StoredScan, grid: VolumeGrid, setup: SlabSetup, request: Reco
     few = few_views_note(round(views_per_turn(geometry)), radius_mm, grid.voxel_pitch_mm[1])
     if few:
         notes.append(few)
+    if on_gpu(request.backend) and request.gpu_memory_bytes is None:
+        notes.append(
+            "the plan does not know the memory of the GPU: give it (--gpu-memory), and slabs are cut so that they fit"
+        )
     if setup.kernel == "any_pose":
         notes.append("the kernel for any pose runs, which is slower than that for upright panels")
     elif geometry.circular_orbit is not None and request.four_fold and setup.quarter is None:

@@ -103,7 +103,7 @@ class ReconstructionPlan:
         # How much memory there was shapes nothing that is not named below.
         for name in (
             "task_memory_bytes", "mode", "backend", "n_slabs", "slab_slices", "bins", "four_fold", "cut",
-            "brick_voxels", "detector_binning", "tuning",
+            "brick_voxels", "detector_binning", "tuning", "gpu_memory_bytes",
         ):  # fmt: skip
             request.pop(name)
         if not self.two_stage:

@@ -43,6 +43,7 @@ class ReconstructionRequest:
     four_fold : use the kernel for four views a quarter turn apart where it is exact.
     mu_range : mu that has to be stored without clipping [1/mm]; None estimates it from coarse slices.
     task_memory_bytes : what one task may use at its peak.
+    gpu_memory_bytes : what one task has of a GPU; slabs and bricks are cut so that they fit.  None: not known.
     run_id : any text makes a second result of the same parameters.
     iterative : an iterative method and its settings; None for FDK.
     """
@@ -68,6 +69,7 @@ class ReconstructionRequest:
     detector_binning: Binning = 1
     tuning: str = "default"
     iterative: IterativeParameters | None = None
+    gpu_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -95,6 +97,8 @@ class ReconstructionRequest:
             )
         if len(set(self.bins)) != len(self.bins):
             raise PlanError(f"each bin can be asked for once, got {', '.join(map(str, self.bins))}")
+        if self.gpu_memory_bytes is not None and self.gpu_memory_bytes < 1:
+            raise PlanError(f"a GPU needs some memory, got {self.gpu_memory_bytes} bytes")
         if len(self.run_id) > 64:
             raise PlanError(f"a run id has at most 64 characters, got {len(self.run_id)}")
 

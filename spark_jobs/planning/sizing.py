@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pacs.preview import preview_factor
+from reconstruction.backends.device_memory import MOST_VIEWS
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import slab_of
 from reconstruction.slabs import SLAB_ALIGNMENT, RowBand, cut_slabs, slabs_of_height
 from spark_jobs.planning.coarse_looks import coarse_looks
+from spark_jobs.planning.gpu_memory import rows_on_gpu, slab_on_gpu, task_gpu_bytes, usable_bytes
 from spark_jobs.planning.request import MEBIBYTE, ReconstructionRequest
 from spark_jobs.planning.stage_costs import WorkCut, plan_cost, row_group_amplification
 from spark_jobs.planning.store_reads import n_field_sets
@@ -22,7 +24,10 @@ from spark_jobs.planning.task_memory import encode_slices, filter_task_bytes, pr
 from spark_jobs.planning.view_groups import frame_rows, slab_steps, step_sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ingest.chunks import StoredScan
+    from reconstruction.backends.device_memory import DeviceCost
     from reconstruction.fdk import SlabSetup
     from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
     from spark_jobs.planning.coarse_looks import CoarseLook
@@ -121,6 +126,27 @@ class Sizing:
                 f"{self.memory_bytes / MEBIBYTE:.0f} MiB are allowed: {cure}"
             )
 
+    def fits_gpu(self, cost: DeviceCost, n_views: int) -> bool:
+        """Whether a GPU holds a task with so many views in a batch; True where the plan knows none."""
+        memory = self.request.gpu_memory_bytes
+        return memory is None or cost.bytes_with(n_views) <= usable_bytes(memory)
+
+    def gpu_bytes(self, costs: Iterable[DeviceCost], n_views: int) -> int:
+        """What the largest of some tasks takes of a GPU [B]; 0 where the plan knows none."""
+        memory = self.request.gpu_memory_bytes
+        return 0 if memory is None else max(task_gpu_bytes(cost, n_views, memory) for cost in costs)
+
+    def require_gpu(self, cost: DeviceCost, what: str) -> None:
+        """Refuse a task of which a GPU does not hold even one view in a batch."""
+        memory = self.request.gpu_memory_bytes
+        if memory is not None and not self.fits_gpu(cost, 1):
+            raise MemoryBudgetError(
+                f"{what} of scan {self.stored.scan.scan_id} needs {math.ceil(cost.bytes_with(1) / MEBIBYTE)} MiB of a "
+                f"GPU, but of the {memory / MEBIBYTE:.0f} MiB that a task has there it can fill "
+                f"{usable_bytes(memory) / MEBIBYTE:.0f} MiB: take thinner slabs, bricks, a smaller volume or a GPU "
+                "with more memory"
+            )
+
     def work(self, setups: tuple[SlabSetup, ...], *, two_stage: bool) -> WorkCut:
         """The work of these slabs, with the rows of a view block filtered by one task."""
         work = WorkCut(
@@ -148,7 +174,9 @@ def cut_volume(sizing: Sizing, whole: SlabSetup) -> tuple[SlabSetup, ...]:
         slabs = _cut_by_memory(sizing, whole)
     setups = tuple(sizing.setup(whole, slab) for slab in slabs)
     for setup in setups:
-        sizing.require(sizing.slab_bytes(setup, 4), f"slab {setup.slab.z_start}:{setup.slab.z_stop}")
+        what = f"slab {setup.slab.z_start}:{setup.slab.z_stop}"
+        sizing.require(sizing.slab_bytes(setup, 4), what)
+        sizing.require_gpu(slab_on_gpu(setup, sizing.backend), what)
     return setups
 
 
@@ -168,8 +196,11 @@ def _cut_by_memory(sizing: Sizing, whole: SlabSetup) -> tuple[Slab, ...]:
 
 def _fit(sizing: Sizing, whole: SlabSetup, parts: tuple[Slab, ...], batch_views: int) -> bool:
     """Whether slabs fit the memory, by three of them."""
-    some = (parts[0], parts[len(parts) // 2], parts[-1])
-    return max(sizing.slab_bytes(sizing.setup(whole, slab), batch_views) for slab in some) <= sizing.memory_bytes
+    some = [sizing.setup(whole, slab) for slab in (parts[0], parts[len(parts) // 2], parts[-1])]
+    views = min(SMALL_BATCH_VIEWS, batch_views)
+    if not all(sizing.fits_gpu(slab_on_gpu(setup, sizing.backend), views) for setup in some):
+        return False
+    return max(sizing.slab_bytes(setup, batch_views) for setup in some) <= sizing.memory_bytes
 
 
 def _higher_slabs(sizing: Sizing, whole: SlabSetup, parts: tuple[Slab, ...]) -> tuple[Slab, ...]:
@@ -218,6 +249,8 @@ def choose_stages(sizing: Sizing, setups: tuple[SlabSetup, ...], batch_views: in
     work = sizing.work(setups, two_stage=two_stage)
     kind = sizing.item_bytes if work.two_stage else None
     slab_bytes = max(sizing.slab_bytes_of(setup, batch_views, kind) for setup in setups)
+    on_gpu = sizing.gpu_bytes((slab_on_gpu(setup, sizing.backend) for setup in setups), MOST_VIEWS)
+    work = dataclasses.replace(work, gpu_bytes={"reconstruct": on_gpu})
     return sized_stages(sizing, work, {"reconstruct": slab_bytes})
 
 
@@ -248,6 +281,10 @@ def sized_stages(sizing: Sizing, work: WorkCut, task_bytes: dict[str, int]) -> W
         sizing.require(
             sizes["filter"], "the filtering of a detector row", "upload with less memory, or allow more here"
         )
+        cost = rows_on_gpu(whole, rows)
+        sizing.require_gpu(cost, f"the filtering of {rows} detector rows")
+        on_gpu = sizing.gpu_bytes((cost,), max(group.n_views for group in work.groups))
+        work = dataclasses.replace(work, gpu_bytes=work.gpu_bytes | {"filter": on_gpu})
     return dataclasses.replace(work, filter_rows=rows, probe=probe, task_bytes=sizes | task_bytes)
 
 

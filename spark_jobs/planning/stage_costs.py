@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,7 @@ class WorkCut:
     probe : of each coarse slice of the first stage its rows, the view blocks that it reads, and how many camera
         positions its frames are corrected for
     task_bytes : peak memory of the largest task by stage
+    gpu_bytes : what it takes of a GPU
     plan_bytes : sizes of the plan and of the scan's manifest, which each task reads
     packs : sizes of packs besides their pixels
     slices : slices that are put together and encoded at a time
@@ -76,6 +77,7 @@ class WorkCut:
     binning: int = 1
     probe: tuple[tuple[tuple[int, int], tuple[int, ...], int], ...] = ()
     task_bytes: dict[str, int] = field(default_factory=dict)
+    gpu_bytes: dict[str, int] = field(default_factory=dict)
     plan_bytes: tuple[int, int] = (0, 0)
     packs: PackSizes = field(default_factory=PackSizes)
     slices: int = ENCODE_SLICES
@@ -161,6 +163,7 @@ def plan_cost(work: WorkCut, rates: Rates, *, most_windows: int = MAX_WINDOWS) -
     else:
         stages.append(_slabs(work, rates))
         amplification = _rows_times_views(work) / _needed_rows(work)
+    stages = [replace(stage, gpu_bytes=work.gpu_bytes.get(stage.name, 0)) for stage in stages]
     projections = _projections(work)
     band_files = stages[-1] if work.bricks is None else stages[-2]
     return PlanCost(
@@ -175,6 +178,7 @@ def plan_cost(work: WorkCut, rates: Rates, *, most_windows: int = MAX_WINDOWS) -
         core_seconds=sum(stage.core_seconds for stage in stages),
         row_group_amplification=row_group_amplification(work),
         stages=tuple(stages),
+        gpu_bytes=max(stage.gpu_bytes for stage in stages),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingest.chunk_reader import MAX_RANGED_READ_BYTES
 from reconstruction.slabs import SLAB_ALIGNMENT
+from spark_jobs.planning.gpu_memory import host_bytes, on_gpu
 from spark_jobs.planning.request import MEBIBYTE
 from spark_jobs.run_files.brick_files import slices_of_a_read
 
@@ -93,6 +94,8 @@ def slab_task_bytes(
     if backend == "numpy_reference":
         # One view's projection of every voxel.
         transposed = 200 * ny * nx + 40 * band.n_rows * ramp.n_fft
+    elif on_gpu(backend):
+        volume, transposed = host_bytes(setup, backend), 0
     encoding = encoding_bytes(setup.grid, min(slices, setup.slab.n_slices))
     return BASE_BYTES + max(volume + read + transposed + encoding + _kept_shares(setup), _setup_bytes(setup))
 
@@ -153,6 +156,8 @@ def brick_task_bytes(
     writing = 2 * ENCODE_SLICES * ny * nx * 4
     if backend == "numpy_reference":
         transposed = 200 * ny * nx + 40 * values
+    elif on_gpu(backend):
+        volume, transposed = host_bytes(setup, backend), 0
     return BASE_BYTES + max(volume + read + transposed + writing + _kept_shares(setup), _setup_bytes(setup))
 
 

@@ -46,6 +46,7 @@ class PlanParameters:
     method : ``fdk``, or an iterative one: ``sirt``, ``os-sart`` or ``tv``
     iterations, subsets, tv_strength : as in `reconstruction.iterative.parameters.IterativeParameters`
     task_memory_bytes : what one task may use at its peak [B]
+    gpu_memory_bytes : what one task has of a GPU [B]; None where it is not known
     cores : tasks that run at once
 
     Raises
@@ -85,6 +86,7 @@ class PlanParameters:
     iterations: int | None = None
     subsets: int | None = None
     tv_strength: float | None = None
+    gpu_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not self.scan_id:
@@ -135,7 +137,7 @@ def values_of(request: ReconstructionRequest) -> dict[str, Any]:
 
 def reconstruct_resources(parameters: ReconstructParameters) -> Resources:
     """What a reconstruction needs: its tasks at once, the memory of each, and a GPU each on a back end of GPUs."""
-    on_gpu = parameters.backend in GPU_BACKENDS
+    on_gpu = parameters.backend.partition("-")[0] in GPU_BACKENDS
     memory = parameters.cores * parameters.task_memory_bytes
     return Resources(parameters.cores, memory, parameters.cores if on_gpu else 0)
 

@@ -103,6 +103,13 @@ def cluster_task_memory(cluster: Cluster, share: int = 1) -> int:
     return int(min(each))
 
 
+def cluster_gpu_memory(cluster: Cluster) -> int | None:
+    """Return the memory of the smallest GPU of a cluster, which one task has [B]; None where there are none."""
+    if not cluster.has_gpus:
+        return None
+    return int(min(group.gpu_memory_gib for group in cluster.nodes) * GIBIBYTE)
+
+
 def propose(stored: StoredScan, request: ReconstructionRequest, cluster: Cluster) -> Proposal:
     """Plan as asked, compare it with its alternatives, and name the one to take.
 
