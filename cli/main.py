@@ -113,8 +113,8 @@ def options(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error is one sentence on standard error."""
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         asked = {"asks_for_help": "--help" in (sys.argv if arguments is None else arguments)}
         result = command.main(args=arguments, prog_name="conepacs", standalone_mode=False, obj=asked)
     except _UsageFault as fault:

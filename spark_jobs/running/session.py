@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -103,7 +104,7 @@ def create_session(settings: SparkSettings, *, app_name: str, log_file: Path) ->
     for key, value in (properties | {_JAVA_OPTIONS: options.strip()} | submitted).items():
         builder = builder.config(key, str(value))
     try:
-        with _quiet_stderr(log_file):
+        with _quiet_stderr(log_file), _no_orphan():
             return builder.getOrCreate()
     except Exception as error:
         raise SessionError(f"Spark did not start on {settings.master}: see {log_file}") from error
@@ -119,6 +120,35 @@ def _submitted() -> dict[str, str]:
 
     SparkContext._ensure_initialized()
     return dict(SparkConf().getAll())
+
+
+@contextlib.contextmanager
+def _no_orphan() -> Iterator[None]:
+    """End a JVM whose start is broken off, by Ctrl-C for instance.
+
+    Once it runs, it ends when this process does.  While it starts, it fails to tell its port, which it writes into a
+    folder that pyspark has deleted by then, and would listen for ever.
+    """
+    from pyspark import SparkContext
+
+    before = _children()
+    started = False
+    try:
+        yield
+        started = True
+    finally:
+        if not started and SparkContext._gateway is None:
+            for pid in _children() - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+
+def _children() -> set[int]:
+    """Processes that this one started; none where the system does not tell."""
+    try:
+        return {int(pid) for list_ in Path("/proc/self/task").glob("*/children") for pid in list_.read_text().split()}
+    except OSError:
+        return set()
 
 
 @contextlib.contextmanager
