@@ -172,9 +172,11 @@ def correction_of(texts: list[str]) -> CorrectionParameters:
 
     known = {field.name for field in fields(CorrectionParameters)}
     values = parse_settings(texts, "--correction")
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             raise typer.BadParameter(f"--correction knows {', '.join(sorted(known))}; got '{name}'")
+        if name != "bad_pixels" and (isinstance(value, str) or value is True or value is False):
+            raise typer.BadParameter(f"--correction {name} needs a number, got '{value}'")
     return CorrectionParameters(**values)
 
 

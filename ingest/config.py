@@ -247,8 +247,9 @@ def load_description(
     description = _describe(source, options)
     given = {key: value for key, value in options.settings.items() if key not in SCAN_SETTINGS}
     settings = {**description.settings, **given}
-    where = f"{source}: the settings" if description.path is None else f"{description.path}: [settings]"
-    refuse_unknown_keys(settings, known_settings, where)
+    written = f"{source}: the settings" if description.path is None else f"{description.path}: [settings]"
+    refuse_unknown_keys(given, known_settings, "what is set for this reader")
+    refuse_unknown_keys(settings, known_settings, written)
     section = description.geometry
     return replace(
         description,

@@ -56,7 +56,8 @@ def refuse_unknown_keys(table: Mapping[str, Any], known: Mapping[str, Any] | tup
     """Refuse keys that nothing reads: most are typing errors."""
     unknown = sorted(set(table) - set(known))
     if unknown:
-        raise ScanDescriptionError(f"{where} has the unknown key '{unknown[0]}': known are {', '.join(sorted(known))}")
+        what = f"known are {', '.join(sorted(known))}" if known else "none is known here"
+        raise ScanDescriptionError(f"{where} has the unknown key '{unknown[0]}': {what}")
 
 
 def convert(value: object, hint: Any, where: str) -> Any:

@@ -208,6 +208,9 @@ def _translated(path: Path, target: Path | None = None) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except FileExistsError as error:
+        in_the_way = next((folder for folder in path.parents if folder.is_file()), None)
+        if in_the_way is not None:
+            raise StoreAccessError(f"{in_the_way} is a file, not a folder") from error
         raise FileExistsInStoreError(f"{target or path}: exists already") from error
     except PermissionError as error:
         raise StoreAccessError(f"{path}: access refused ({error.strerror})") from error

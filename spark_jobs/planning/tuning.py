@@ -47,7 +47,9 @@ def load_rates(store: Store, name: str) -> Rates:
     except MissingFileError as error:
         if name == DEFAULT_NAME:
             return BUILT_IN
-        raise PlanError(f"{store.url} has no tuning '{name}': make it with `conepacs plan --probe {name}`") from error
+        raise PlanError(
+            f"{store.url} has no tuning '{name}': make it with `conepacs plan SCAN_ID --probe --tuning {name}`"
+        ) from error
     if values.get("schema_version") != TUNING_SCHEMA_VERSION:
         version = values.get("schema_version")
         raise PlanError(f"{path} has tuning schema version {version}, expected {TUNING_SCHEMA_VERSION}")

@@ -43,6 +43,7 @@ def test_values_reach_their_places():
         ({"redundancy": "magic"}, ParameterError, "expected one of auto, parker, wang, none"),
         ({"correction": ["colour=red"]}, typer.BadParameter, "got 'colour'"),
         ({"correction": ["keep"]}, typer.BadParameter, "--correction needs KEY=VALUE"),
+        ({"correction": ["hot_above=x"]}, typer.BadParameter, "--correction hot_above needs a number, got 'x'"),
         ({"voxel": "1,2"}, typer.BadParameter, "--voxel"),
         ({"outside": 0.5, "mu_range": "-0.1,0.4"}, PlanError, "not in the stored range of mu, -0.1 to 0.4"),
     ],

@@ -64,6 +64,11 @@ def test_upload_takes_the_store_of_the_environment(sample_scan, tmp_path, capsys
     assert (tmp_path / "elsewhere" / "scans").is_dir()
 
 
+def test_a_setting_that_the_reader_does_not_know_is_not_laid_to_the_description(sample_scan, capsys, working_folder):
+    told = conepacs(capsys, "upload", sample_scan, "--set", "colour=red").err
+    assert told == "conepacs: what is set for this reader has the unknown key 'colour': none is known here\n"
+
+
 def test_nothing_of_a_patient_is_printed(sample_scan, tmp_path, capsys, caplog, working_folder):
     scan = shutil.copytree(sample_scan, tmp_path / "scan")
     text = (scan / "scan.toml").read_text()

@@ -52,6 +52,12 @@ def test_a_plain_path_and_its_url_are_the_same_store(tmp_path: Path, monkeypatch
     assert open_store(open_store("file:///").url).exists("")
 
 
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(StoreAccessError, match=r"notes\.txt is a file, not a folder"):
+        open_store((tmp_path / "notes.txt").as_uri()).open_write("scans/one/manifest.json")
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 
