@@ -210,7 +210,7 @@ def _geometry_of(target: str, source: str | None, panel: Panel | None, unit_mm: 
     from reconstruction.exchange.files import program_of, read_geometry
     from reconstruction.exchange.panels import Imported
 
-    path = Path(target)
+    path, program = Path(target), None
     if path.is_file():
         program = source or program_of(path)
         open_size = program in ("rtk", "poses") or (program == "astra" and path.suffix.lower() != ".json")
@@ -223,15 +223,32 @@ def _geometry_of(target: str, source: str | None, panel: Panel | None, unit_mm: 
     else:
         if source is not None:
             given = dataclasses.replace(given, settings=[*given.settings, f"program={source}", f"geometry={path.name}"])
-        reader = given.open(path, "exchange" if source is not None else None)
+        try:
+            reader = given.open(path, "exchange" if source is not None else None)
+        except FrameFormatError as error:
+            hint = _hint(path, program)
+            if not hint:
+                raise
+            raise FrameFormatError(f"{error}; {hint}") from error
         try:
             scan = reader.scan
         finally:
             reader.close()
     if scan.geometry is None:
-        raise FrameFormatError(f"{target} has no cone-beam geometry")
+        hint = _hint(path, program)
+        raise FrameFormatError(f"{target} has no cone-beam geometry" + (f"; {hint}" if hint else ""))
     grid: VolumeGrid | None = None
     return Imported(scan.geometry, grid, scan.notes)
+
+
+def _hint(path: Path, program: str | None) -> str:
+    """What to give besides where a file may be a geometry that leaves something open."""
+    if program is not None:
+        needed = "--panel and --pitch" if program == "rtk" else "--panel"
+        return f"as a geometry of {program} alone it needs {needed}"
+    if path.is_file() and path.suffix.lower() in (".npy", ".txt"):
+        return "a table of poses or vectors needs --from poses or --from astra, and --panel"
+    return ""
 
 
 def _panel(panel: str | None, pitch: str | None) -> Panel | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,10 @@ def test_what_cannot_be_done_is_told_in_a_sentence(source, store, tmp_path, caps
     geometry("show", "absent", "--store", store).failed_with(3, "absent")
     geometry("show", tmp_path / "absent" / "x").failed_with(3, "does not exist")
     geometry("show", xml).failed_with(3, "one stack of projections")
+    geometry("show", xml).failed_with(3, "as a geometry of rtk alone it needs --panel and --pitch")
+    for name in ("poses.txt", "poses.npy"):
+        (tmp_path / name).write_bytes(geometry_bytes(small_geometry(), "poses", Path(name).suffix))
+        geometry("show", tmp_path / name).failed_with(3, "needs --from poses or --from astra, and --panel")
     geometry("export", "made", source, "--to", "rtk", "--store", store).failed_with(3, "not an empty folder")
     geometry("export", "made", tmp_path / "x", "--to", "odl", "--store", store).failed_with(3, "exported to one of")
     geometry("convert", source, tmp_path / "x.bin", "--to", "rtk").failed_with(3, "written as .xml")
