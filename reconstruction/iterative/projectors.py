@@ -91,6 +91,13 @@ def open_pair(
     return cast("ProjectorPair", pair)
 
 
+def kernel_of(geometry: ConeBeamGeometry) -> str:
+    """Name of the compiled projectors: ``joseph_upright`` (rows level, columns along z), or ``joseph_any_pose``."""
+    poses = geometry.poses
+    upright = (poses[:, 8:11] == 0).all() and (poses[:, 11] > 0).all()
+    return "joseph_upright" if upright else "joseph_any_pose"
+
+
 def rays_per_side(geometry: ConeBeamGeometry, grid: VolumeGrid) -> int:
     """Rays along each side of a pixel: so many that neighbouring ones are no wider apart than voxels."""
     at_axis = geometry.sod_mm / geometry.sdd_mm

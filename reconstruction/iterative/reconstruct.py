@@ -13,7 +13,7 @@ from reconstruction.errors import GeometryError, ParameterError
 from reconstruction.iterative.parameters import IterativeParameters
 from reconstruction.iterative.projectors import open_pair
 from reconstruction.iterative.region import make_region
-from reconstruction.iterative.scale import measure_scale, scale_region, tv_weight
+from reconstruction.iterative.scale import needs_middle, scale_region, schedule_of
 from reconstruction.iterative.solver import solve
 
 if TYPE_CHECKING:
@@ -97,11 +97,10 @@ def reconstruct_iterative(
     guard = parameters.guard_slices if guard_slices is None else guard_slices
     region = make_region(geometry, grid, slab, radius_mm=field_radius_mm, guard_slices=guard)
     weight = 0.0
-    if parameters.method == "tv":
+    if needs_middle(parameters):
         middle = scale_region(geometry, grid, field_radius_mm)
-        weight = tv_weight(
-            measure_scale(middle, rows_of(projections, middle), backend, threads=threads), geometry, parameters
-        )
+        schedule = schedule_of(middle, rows_of(projections, middle), parameters, backend, threads=threads)
+        parameters, weight = schedule.parameters, schedule.tv_weight
     start = None
     if parameters.start == "fdk":
         chosen = fdk.FdkParameters(field_radius_mm=region.wanted_radius_mm)

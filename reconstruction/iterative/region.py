@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: Widest gap between the directions in which a point is seen, in steps of the views (and at least so many degrees).
 _WIDEST_GAP_STEPS = 2.5
 _WIDEST_GAP_DEGREES = 10.0
+#: Directions this close together count once, in mean steps.
+_SAME_DIRECTION = 0.05
 #: Columns of the panel at which rays are looked at where all would be too many.
 _SOME_COLUMNS = 33
 _SOME_VIEWS = 64
@@ -139,7 +141,7 @@ def make_region(
     radius_mm : float, optional
         Radius of the wanted field; the grid's own if left out.
     guard_slices : int
-        Slices on either side of the slab whose rays are whole too.
+        Slices on either side of the slab whose rays are whole too, of a row's height at the axis where slices are thinner.
 
     Raises
     ------
@@ -155,7 +157,8 @@ def make_region(
     radius = max(wanted_radius, seen_radius_mm(geometry))
     pz, py, px = grid.voxel_pitch_mm
     bottom, top = _edges(wanted)
-    low, high = spread(geometry, radius, bottom - guard_slices * pz, top + guard_slices * pz)
+    guard = guard_slices * max(pz, geometry.pitch_mm[0] * geometry.sod_mm / geometry.sdd_mm)
+    low, high = spread(geometry, radius, bottom - guard, top + guard)
     below = max(0, math.ceil((bottom - low) / pz - 1e-6))
     above = max(0, math.ceil((high - top) / pz - 1e-6))
     cx, cy, _ = wanted.center_mm
@@ -237,8 +240,8 @@ def check_directions(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: fl
         col, row = col / depth, row / depth
         seen = (depth > 0) & (col >= -1.5) & (col <= geometry.n_cols + 0.5) & (row >= -1.5)
         seen &= row <= geometry.n_rows + 0.5
-        gap = _widest_gap_degrees(geometry.poses[seen], point)
-        allowed = max(_WIDEST_GAP_DEGREES, _WIDEST_GAP_STEPS * 180.0 / max(1, int(seen.sum())))
+        gap, directions = _widest_gap_degrees(geometry.poses[seen], point)
+        allowed = max(_WIDEST_GAP_DEGREES, _WIDEST_GAP_STEPS * 180.0 / directions)
         if gap > allowed:
             raise GeometryError(
                 f"the point at x {point[0]:.4g}, y {point[1]:.4g}, z {point[2]:.4g} mm is seen by {int(seen.sum())} of "
@@ -247,13 +250,16 @@ def check_directions(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: fl
             )
 
 
-def _widest_gap_degrees(poses: Float64Array, point: Float64Array) -> float:
-    """Widest gap between the directions of lines through a point, seen along z."""
+def _widest_gap_degrees(poses: Float64Array, point: Float64Array) -> tuple[float, int]:
+    """Widest gap between the directions of lines through a point, seen along z, and how many differ."""
     if len(poses) == 0:
-        return 180.0
+        return 180.0, 1
     way = point[:2] - poses[:, :2]
     angles = np.sort(np.mod(np.arctan2(way[:, 1], way[:, 0]), np.pi))
-    return math.degrees(float(np.diff(np.append(angles, angles[0] + np.pi)).max()))
+    gaps = np.diff(np.append(angles, angles[0] + np.pi))
+    # Turns that repeat the angles of another, as those of a stack of circles do, add no direction.
+    directions = int((gaps > _SAME_DIRECTION * np.pi / len(angles)).sum())
+    return math.degrees(float(gaps.max())), max(1, directions)
 
 
 def _beyond(center: float, count: int, pitch: float, radius: float) -> tuple[int, int]:

@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How strong total variation has to be, from the line integrals of the middle of a scan.
+"""How strong total variation has to be, and how long to iterate, from the line integrals of the middle of a scan.
 
-The weight of one pass with n subsets is ``strength n (a mu + b sigma)``: n, since each of the n updates of a pass moves
-the volume towards the data as far as one update of SIRT would; mu, the size of what is to be told apart; sigma, the
-noise that FBP of these views would have, ``sigma_p pi / (t sqrt(12 N))`` with the pixel pitch t at the axis (Kak and
-Slaney 1988, section 5.1.3).  a and b were fitted to phantoms (`docs/iterative.md`).  All slabs of a volume must
-take the same weight, so it follows from the volume's middle, never from a slab.
+Total variation must flatten what the data term makes of errors, and no more.  So its weight is proportional to the
+standard deviation that errors of the line integrals give one voxel in a pass (the level of noise in the gradient of
+the data term: the universal threshold of Giacobino, Sardy, Diaz-Rodriguez and Hengartner 2017).  With N views that see
+a voxel, each through the pixels that its sides h cover, a field of diameter D, pixels of pitch t at the axis, and
+weights 1 / D, n subsets move a voxel by ``n sigma / (D sqrt(N)) 2/3 t / h``: the squares of Joseph's weights sum
+to 2/3 along each side.  ``sigma^2`` is the variance of the noise, measured by second differences, and of what voxels
+cannot represent: an edge of height mu that lies anywhere within a voxel is wrong by up to ``mu h``.
+
+A method without total variation fits the noise in the end.  It stops when a pass takes so little away from the
+residual that it is the noise that is being fitted.
+
+All slabs of a volume must take the same numbers, so they follow from the volume's middle, never from a slab.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reconstruction.geometry import Slab, VolumeGrid
+from reconstruction.coverage import projection_matrices
+from reconstruction.geometry import Slab
 from reconstruction.iterative.parameters import IterativeParameters
 from reconstruction.iterative.projectors import open_pair
 from reconstruction.iterative.region import Region, make_region
@@ -25,19 +34,23 @@ from reconstruction.iterative.solver import solve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from reconstruction.geometry import ConeBeamGeometry
+    from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
 
     Float32Array = NDArray[np.float32]
 
-_OF_MU = 4.5e-4
-_OF_NOISE = 4e-3
-_MOST_VOXELS_OF_A_SIDE = 64
-_PASSES = 3
+#: Weight of total variation over the standard deviation that errors give a voxel; flat within half and twice of it.
+_OF_ERRORS = 0.65
+#: Pixels larger than a voxel weigh on it like pixels of this many voxels at most.
+_WIDEST_PIXEL = 1.5
+#: Passes after which mu is looked at: enough for its size, too few for noise.
+MIDDLE_PASSES = 3
 _QUANTILE = 0.995
 #: Median of the size of a normal deviate of unit spread.
 _MEDIAN_OF_NORMAL = 0.6745
 #: Rays that see less than this share of the highest line integral see air.
 _AIR = 0.05
+#: An update of all views' worth that takes away less than this share of the residual fits noise.
+_STALL = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +69,61 @@ class DataScale:
     noise: float
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What all slabs of a volume share.
+
+    Attributes
+    ----------
+    parameters : IterativeParameters
+        With the passes to do.
+    tv_weight : float
+        Weight of total variation in each pass [1/mm]; 0 for none.
+    """
+
+    parameters: IterativeParameters
+    tv_weight: float
+
+
+def needs_middle(parameters: IterativeParameters) -> bool:
+    """Whether the middle of the volume has a say in how a slab is iterated on."""
+    return parameters.iterations is None if parameters.method != "tv" else parameters.tv_strength > 0
+
+
 def scale_region(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float | None = None) -> Region:
-    """Return a coarse slice through the middle of a volume, whose rows `measure_scale` needs."""
-    nz, ny, nx = grid.shape
-    pz, py, px = grid.voxel_pitch_mm
-    factor = max(1, math.ceil(max(ny, nx) / _MOST_VOXELS_OF_A_SIDE))
-    cx, cy, _ = grid.center_mm
-    z = grid.origin_mm[2] + (nz // 2) * pz
-    shape = (1, math.ceil(ny / factor), math.ceil(nx / factor))
-    coarse = VolumeGrid(shape, (pz * factor, py * factor, px * factor), (cx, cy, z))
-    return make_region(geometry, coarse, Slab(0, 1), radius_mm=radius_mm, guard_slices=1)
+    """Return the slice in the middle of a volume, whose rows `schedule_of` needs."""
+    middle = grid.shape[0] // 2
+    return make_region(geometry, grid, Slab(middle, middle + 1), radius_mm=radius_mm, guard_slices=1)
 
 
-def measure_scale(region: Region, lines: Float32Array, backend: str, *, threads: int | None = None) -> DataScale:
-    """Measure mu and noise on the rows of `scale_region`.
+def schedule_of(
+    region: Region, lines: Float32Array, parameters: IterativeParameters, backend: str, *, threads: int | None = None
+) -> Schedule:
+    """Decide weight and passes on the rows of `scale_region`.
 
     Parameters
     ----------
     region : Region
     lines : (view, col, row) float32
         Line integrals of the region's band.
+    parameters : IterativeParameters
     backend : str
     """
+    if parameters.method == "tv":
+        scale = measure_scale(region, lines, backend, threads=threads)
+        return Schedule(parameters, tv_weight(scale, region, parameters))
+    if parameters.iterations is not None:
+        return Schedule(parameters, 0.0)
     pair = open_pair(backend, region.geometry, region.grid, region.band, threads=threads)
-    solution = solve(pair, region, lines, IterativeParameters("os-sart", iterations=_PASSES))
+    updates = parameters.subset_count(region.geometry.n_views) * parameters.step
+    solution = solve(pair, region, lines, parameters, least_gain=_STALL * updates)
+    return Schedule(dataclasses.replace(parameters, iterations=len(solution.residuals)), 0.0)
+
+
+def measure_scale(region: Region, lines: Float32Array, backend: str, *, threads: int | None = None) -> DataScale:
+    """Measure mu and noise on the rows of `scale_region`."""
+    pair = open_pair(backend, region.geometry, region.grid, region.band, threads=threads)
+    solution = solve(pair, region, lines, IterativeParameters("os-sart", iterations=MIDDLE_PASSES))
     values = region.crop(solution.volume)
     return DataScale(float(np.quantile(values, _QUANTILE)), noise_of(lines))
 
@@ -98,11 +142,26 @@ def noise_of(lines: Float32Array) -> float:
     return float(np.median(np.abs(second[matter]))) / (_MEDIAN_OF_NORMAL * math.sqrt(6.0))
 
 
-def tv_weight(scale: DataScale, geometry: ConeBeamGeometry, parameters: IterativeParameters) -> float:
+def tv_weight(scale: DataScale, region: Region, parameters: IterativeParameters) -> float:
     """Weight of total variation in each pass [1/mm]; 0 for methods without it."""
     if parameters.method != "tv" or parameters.tv_strength == 0:
         return 0.0
-    at_axis = geometry.pitch_mm[1] * geometry.sod_mm / geometry.sdd_mm
-    sigma = scale.noise * math.pi / (at_axis * math.sqrt(12.0 * geometry.n_views))
-    n_subsets = parameters.subset_count(geometry.n_views)
-    return parameters.tv_strength * n_subsets * (_OF_MU * scale.mu + _OF_NOISE * sigma)
+    geometry = region.geometry
+    voxel_v, *in_plane = region.grid.voxel_pitch_mm
+    voxel_u = min(in_plane)
+    at_axis = geometry.sod_mm / geometry.sdd_mm
+    pixel_v, pixel_u = (pitch * at_axis for pitch in geometry.pitch_mm)
+    pixels = min(pixel_u / voxel_u, _WIDEST_PIXEL) * min(pixel_v / voxel_v, _WIDEST_PIXEL)
+    errors = math.hypot(scale.noise, scale.mu * voxel_u)
+    of_a_voxel = 2 / 3 * math.sqrt(pixels) * errors / (2 * region.radius_mm * math.sqrt(views_of_the_middle(region)))
+    updates = parameters.subset_count(geometry.n_views) * parameters.step
+    return parameters.tv_strength * _OF_ERRORS * updates * of_a_voxel
+
+
+def views_of_the_middle(region: Region) -> int:
+    """Views that see the centre of a region."""
+    matrices = projection_matrices(region.geometry)
+    col, row, depth = (matrices[:, :, :3] @ np.asarray(region.wanted.center_mm) + matrices[:, :, 3]).T
+    col, row = col / depth, row / depth
+    seen = (depth > 0) & (col >= -0.5) & (col <= region.geometry.n_cols - 0.5) & (row >= -0.5)
+    return max(1, int((seen & (row <= region.geometry.n_rows - 0.5)).sum()))

@@ -63,6 +63,7 @@ def solve(
     *,
     tv_weight: float = 0.0,
     start: Float32Array | None = None,
+    least_gain: float = 0.0,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Solution:
     """Iterate on a region.
@@ -79,6 +80,8 @@ def solve(
         Weight of total variation in each pass [1/mm]; 0 for none.
     start : (z, y, x) float32, optional
         mu of the region to start from; zero if left out.
+    least_gain : float
+        Stop before the passes are done, after one that takes less than this share of the residual away.
     progress : callable, optional
         Called after each pass with its number from 1, the passes in all, and the residual.
     """
@@ -114,6 +117,8 @@ def solve(
         residuals.append((misfit / norm) ** 0.5)
         if progress is not None:
             progress(index + 1, parameters.passes, residuals[-1])
+        if index > 0 and residuals[-2] - residuals[-1] < least_gain * residuals[-1]:
+            break
     return Solution(np.ascontiguousarray(unpad_volume(volume, region.grid.shape[0])), tuple(residuals))
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from reconstruction.binning import binned_geometry
 from reconstruction.errors import MemoryBudgetError
-from reconstruction.iterative.projectors import PAIRS, padded_shape
+from reconstruction.iterative.projectors import PAIRS, kernel_of, padded_shape
 from reconstruction.iterative.region import make_region
-from reconstruction.iterative.scale import scale_region
+from reconstruction.iterative.scale import MIDDLE_PASSES, needs_middle, scale_region
 from reconstruction.iterative.solver import TV_STEPS
 from reconstruction.slabs import cut_slabs
 from spark_jobs.errors import PlanError
@@ -25,6 +25,7 @@ from spark_jobs.planning.plan_record import geometry_of
 from spark_jobs.planning.request import MEBIBYTE
 from spark_jobs.planning.sizing import WANTED_TASKS, slab_alignment
 from spark_jobs.planning.task_memory import encoding_bytes, prepare_task_bytes
+from spark_jobs.planning.tuning import load_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,19 +44,26 @@ if TYPE_CHECKING:
 #: Voxels iterated on over voxels made: up to this, so many slabs that a small cluster is kept busy; more only where
 #: memory asks for them.
 MOST_HALO_WORK = 2.0
-#: Voxel x view updates of the projector and of its transpose, and voxel steps of the denoiser, that one core does in a
-#: second (`benchmarks/iterative.py` prints them).
-UPDATES_PER_S = {"numba": 0.8e9, "numpy_reference": 1e6}
+#: Voxel steps of the denoiser that one core does in a second (`benchmarks/iterative.py` prints them).
 DENOISE_VOXELS_PER_S = 0.22e9
+#: How a kernel is told of; its updates a second are among `Rates.updates_per_s`.
+_KERNELS = {
+    "joseph_upright": "Joseph's projector and its exact transpose run, in SIMD for upright panels.",
+    "joseph_any_pose": "Joseph's projector and its exact transpose run ray by ray, since panels are tilted.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class IterativeCut:
-    """Slabs of an iterative plan, what each iterates on, and the peak memory of the largest task [B]."""
+    """Slabs of an iterative plan, what each iterates on, and the peak memory of the largest task [B].
+
+    `middle` is what each task looks at first, to find weight and passes; None if both are given.
+    """
 
     slabs: tuple[Slab, ...]
     regions: tuple[Region, ...]
     task_bytes: int
+    middle: Region | None
 
     @property
     def halo_work(self) -> float:
@@ -79,6 +87,7 @@ def iterative_plan(
     fdk = dataclasses.replace(request, iterative=None, mode="fused", cut="slabs")
     draft = make_plan(stored, fdk, rates)
     geometry = binned_geometry(geometry_of(stored), draft.detector_binning)
+    rates = load_rates(stored.store, request.tuning) if rates is None else rates
     cut = _cut(stored, geometry, draft, request)
     if cut.slabs != draft.slabs:
         draft = make_plan(stored, dataclasses.replace(fdk, n_slabs=len(cut.slabs), slab_slices=None), rates)
@@ -89,9 +98,10 @@ def iterative_plan(
     return dataclasses.replace(
         draft,
         request=request,
-        path=("Every measured ray counts the same.", "Joseph's projector and its exact transpose run."),
+        kernel=kernel_of(geometry),
+        path=("Every measured ray counts the same.", _KERNELS[kernel_of(geometry)]),
         rows=(min(r.band.row_start for r in cut.regions), max(r.band.row_stop for r in cut.regions)),
-        cost=_cost(draft, cut, parameters),
+        cost=_cost(draft, cut, parameters, rates),
         notes=_notes(stored, draft, cut, parameters, geometry.n_views),
     )
 
@@ -111,7 +121,7 @@ def iterative_task_bytes(
     Parameters
     ----------
     region : what it iterates on
-    middle_rows : rows of the middle of the volume, by which total variation is weighed
+    middle_rows : rows of the middle of the volume, from which weight and passes follow
     slices : slices that are encoded at a time
     binning : pixels of a side that are averaged after the logarithm
     """
@@ -119,7 +129,7 @@ def iterative_task_bytes(
     # Volume, steps, update, and the copy that is given back; the dual has three components.
     volumes = (7 if parameters.method == "tv" else 4) * 4 * math.prod(padded_shape(region.grid.shape))
     volumes += 4 * region.wanted.n_voxels
-    lines = 4 * geometry.n_views * region.band.n_rows * geometry.n_cols
+    lines = 4 * geometry.n_views * max(region.band.n_rows, middle_rows) * geometry.n_cols
     # Of a subset: its lines, weights and their difference, each copied or squared on the way.
     subset = 4 * lines / parameters.subset_count(geometry.n_views)
     rows = max(region.band.n_rows, middle_rows) * binning
@@ -185,14 +195,15 @@ def _measured(
     parameters = request.iterative
     assert parameters is not None
     regions = tuple(slab_region(geometry, draft.grid, slab, draft.radius_mm, parameters) for slab in slabs)
-    middle = scale_region(geometry, draft.grid, draft.radius_mm).band.n_rows if parameters.method == "tv" else 0
+    middle = scale_region(geometry, draft.grid, draft.radius_mm) if needs_middle(parameters) else None
+    rows = 0 if middle is None else middle.band.n_rows
     needed = max(
         iterative_task_bytes(
-            stored, region, parameters, middle_rows=middle, slices=draft.encode_slices, binning=draft.detector_binning
+            stored, region, parameters, middle_rows=rows, slices=draft.encode_slices, binning=draft.detector_binning
         )
         for region in regions
     )
-    return IterativeCut(slabs, regions, needed)
+    return IterativeCut(slabs, regions, needed, middle)
 
 
 def _require(stored: StoredScan, cut: IterativeCut, request: ReconstructionRequest) -> None:
@@ -207,18 +218,22 @@ def _require(stored: StoredScan, cut: IterativeCut, request: ReconstructionReque
         )
 
 
-def _cost(draft: ReconstructionPlan, cut: IterativeCut, parameters: IterativeParameters) -> PlanCost:
+def _cost(draft: ReconstructionPlan, cut: IterativeCut, parameters: IterativeParameters, rates: Rates) -> PlanCost:
     """The cost of FDK's plan with the reads of the halo and the work of the iterations."""
     geometry = cut.regions[0].geometry
     n_bins, voxels = len(draft.bins), sum(region.grid.n_voxels for region in cut.regions)
     updates = 2 * n_bins * parameters.passes * voxels * geometry.n_views
-    kind = "numpy_reference" if draft.backend == "numpy_reference" else "numba"
     # Sums of rays and of voxels cost one pass more.
-    seconds = updates * (1 + 1 / parameters.passes) / UPDATES_PER_S[kind]
+    work = updates * (1 + 1 / parameters.passes)
+    if cut.middle is not None:
+        passes = parameters.passes if parameters.method != "tv" else MIDDLE_PASSES
+        work += 2 * n_bins * len(cut.slabs) * (passes + 1) * cut.middle.grid.n_voxels * geometry.n_views
+    seconds = work / rates.updates(draft.backend, kernel_of(geometry))
     if parameters.method == "tv":
         seconds += n_bins * parameters.passes * TV_STEPS * voxels / DENOISE_VOXELS_PER_S
     fdk = draft.cost.stage("reconstruct")
     rows = sum(region.band.n_rows for region in cut.regions)
+    rows += 0 if cut.middle is None else len(cut.slabs) * cut.middle.band.n_rows
     more = rows / max(1.0, draft.cost.amplification * (draft.rows[1] - draft.rows[0]))
     stage = dataclasses.replace(
         fdk,
@@ -251,9 +266,11 @@ def _notes(
     """What an operator should know before the job runs."""
     subsets = parameters.subset_count(n_views)
     halo = max(region.grid.shape[0] - region.wanted.shape[0] for region in cut.regions)
+    up_to = "up to " if parameters.method != "tv" and cut.middle is not None else ""
+    radius = cut.regions[0].radius_mm
     notes = [
-        f"{parameters.method}: {parameters.passes} passes over {n_views} views in {subsets} subset(s); each slab is "
-        f"iterated on with up to {halo} slices of halo and a field of {cut.regions[0].radius_mm:.4g} mm radius"
+        f"{parameters.method}: {up_to}{parameters.passes} passes over {n_views} views in {subsets} subset(s); "
+        f"each slab is iterated on with up to {halo} slices of halo and a field of {radius:.4g} mm radius"
     ]
     if draft.detector_binning != 1:
         notes.append(f"{draft.detector_binning} x {draft.detector_binning} pixels are averaged after the logarithm")

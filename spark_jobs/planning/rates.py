@@ -21,6 +21,15 @@ _UPDATES_PER_S = {
     "numba-avx512/any_pose": 0.39e9,
     "numba-avx2/any_pose": 0.32e9,
     "numba-portable/any_pose": 0.25e9,
+    # The projectors of iterative methods.
+    "numba-avx512/joseph_upright": 0.9e9,
+    "numba-avx2/joseph_upright": 0.6e9,
+    "numba-portable/joseph_upright": 0.2e9,
+    "numba-avx512/joseph_any_pose": 0.15e9,
+    "numba-avx2/joseph_any_pose": 0.15e9,
+    "numba-portable/joseph_any_pose": 0.15e9,
+    "numpy_reference/joseph_upright": 1e6,
+    "numpy_reference/joseph_any_pose": 1e6,
 }
 
 

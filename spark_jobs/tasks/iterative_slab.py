@@ -10,7 +10,7 @@ import numpy as np
 
 from reconstruction.binning import binned_geometry
 from reconstruction.iterative.projectors import open_pair
-from reconstruction.iterative.scale import measure_scale, scale_region, tv_weight
+from reconstruction.iterative.scale import needs_middle, scale_region, schedule_of
 from reconstruction.iterative.solver import solve
 from spark_jobs.planning.iterative_plan import slab_region
 from spark_jobs.planning.plan_record import geometry_of
@@ -40,11 +40,12 @@ def iterate_slab(run: OpenRun, bin_index: int, slab_index: int) -> tuple[NDArray
     threads = run.place.threads
     weight = 0.0
     read_bytes = 0
-    if parameters.method == "tv":
-        # Of the same rows in every slab: all take the same weight.
+    if needs_middle(parameters):
+        # Of the same rows in every slab: all take the same weight and passes.
         middle = scale_region(geometry, plan.grid, plan.radius_mm)
         lines, corrector = _read_lines(run, bin_index, middle)
-        weight = tv_weight(measure_scale(middle, lines, plan.backend, threads=threads), geometry, parameters)
+        schedule = schedule_of(middle, lines, parameters, plan.backend, threads=threads)
+        parameters, weight = schedule.parameters, schedule.tv_weight
         read_bytes += corrector.read_bytes
         del lines
     lines, corrector = _read_lines(run, bin_index, region)
