@@ -25,7 +25,9 @@ HeightOption = Annotated[
     typer.Option("--z", help="Height of the slice in mm.", metavar="MM", show_default="middle of what is seen"),
 ]
 VoxelsOption = Annotated[int, typer.Option("--voxels", help="Voxels across the field.", metavar="N")]
-ViewsOption = Annotated[int, typer.Option("--views", help="Views to use at most, evenly spread.", metavar="N")]
+ViewsOption = Annotated[
+    int, typer.Option("--views", help="Views of each turn to use at most, evenly spread.", metavar="N")
+]
 WindowOption = Annotated[str, typer.Option("--filter", help="Window of the ramp filter.", metavar="NAME")]
 CutoffOption = Annotated[float, typer.Option("--cutoff", help="Highest frequency, of Nyquist.", metavar="SHARE")]
 FieldOption = Annotated[

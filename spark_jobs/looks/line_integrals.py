@@ -12,7 +12,8 @@ from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.binning import binned_geometry
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import prepare
-from spark_jobs.planning.view_groups import frame_rows
+from spark_jobs.looks.spread_views import spread_views
+from spark_jobs.planning.view_groups import frame_rows, frames_of_views
 from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ class LookRows:
     Attributes
     ----------
     line_integrals : (view, row, col) float32
+        Of views that no slice uses nothing is read: zeros, which take no memory.
     geometry : of these views and their averaged pixels, whole panels: an orbit is judged by all of their rows
     first_row : row of these panels that the line integrals begin with
     views : (view,) int64, numbers of the views in the scan
+    n_used : views that some slice uses
     binning : pixels of a side that are averaged
     read_bytes : of counts that were read
     """
@@ -43,25 +46,15 @@ class LookRows:
     geometry: ConeBeamGeometry
     first_row: int
     views: NDArray[np.int64]
+    n_used: int
     binning: int
     read_bytes: int
-
-
-def spread_views(n_views: int, most: int) -> NDArray[np.int64]:
-    """Views to look at: every so many, with a step that divides a full turn where there is one."""
-    if n_views <= most:
-        return np.arange(n_views)
-    step = -(-n_views // most)
-    for candidate in range(step, 2 * step):
-        if n_views % candidate == 0:
-            return np.arange(0, n_views, candidate)
-    return np.arange(0, n_views, step)
 
 
 def read_look_rows(
     stored: StoredScan, parameters: PreviewParameters, grid: VolumeGrid, geometries: list[ConeBeamGeometry]
 ) -> LookRows:
-    """Read what the grid's shadow needs of some of the views, whichever of the geometries counts.
+    """Read what the grid's shadow needs of some of the views of each turn, whichever of the geometries counts.
 
     Parameters
     ----------
@@ -74,15 +67,16 @@ def read_look_rows(
     MemoryBudgetError
         If the rows do not fit the memory however many pixels are averaged.
     """
-    views = spread_views(stored.scan.n_views, parameters.views)
+    views = spread_views(geometries[0], parameters.views)
     parts = [geometry.select(views) for geometry in geometries]
     binning = _fitting_binning(parts[0], grid)
     while True:
         setups = [prepare(binned_geometry(part, binning), grid, parameters.fdk, four_fold=False) for part in parts]
         bands = [frame_rows(setup, setup.views) for setup in setups]
         rows = min(start for start, _ in bands), max(stop for _, stop in bands)
+        used = np.unique(np.concatenate([frames_of_views(setup, setup.views) for setup in setups]))
         binned = binned_geometry(parts[0], binning)
-        needed = len(views) * (rows[1] - rows[0]) * binned.n_cols * 4
+        needed = used.size * (rows[1] - rows[0]) * binned.n_cols * 4
         if needed <= parameters.memory_bytes:
             break
         if binning >= _MOST_BINNING:
@@ -91,7 +85,8 @@ def read_look_rows(
                 f"{parameters.memory_bytes} B are allowed: take fewer views or a slice instead of a volume"
             )
         binning *= 2
-    return _read(stored, parameters.bin, views, rows, binned, binning)
+    lines, read_bytes = _read(stored, parameters.bin, views, used, rows, binned, binning)
+    return LookRows(lines, binned, rows[0], views, used.size, binning, read_bytes)
 
 
 def _fitting_binning(geometry: ConeBeamGeometry, grid: VolumeGrid) -> int:
@@ -107,19 +102,18 @@ def _read(
     stored: StoredScan,
     bin_index: int,
     views: NDArray[np.int64],
+    used: NDArray[np.int64],
     rows: tuple[int, int],
     binned: ConeBeamGeometry,
     binning: int,
-) -> LookRows:
-    """Read and correct block by block, and keep the wanted views."""
+) -> tuple[NDArray[np.float32], int]:
+    """Read and correct block by block, and keep the views at the places `used`; also the bytes read."""
     correction = CorrectionParameters()
     mask, _ = find_mask(stored, bin_index, correction)
     corrector = RowCorrector(stored, bin_index, mask, correction, *rows, binning=binning)
-    kept = np.empty((len(views), rows[1] - rows[0], binned.n_cols), dtype=np.float32)
-    at = 0
+    kept = np.zeros((len(views), rows[1] - rows[0], binned.n_cols), dtype=np.float32)
     for block, (start, stop) in enumerate(stored.view_blocks):
-        wanted = views[(views >= start) & (views < stop)]
-        if wanted.size:
-            kept[at : at + wanted.size] = corrector.lines_of_frames([corrector.read_block(block)], wanted)
-            at += wanted.size
-    return LookRows(kept, binned, rows[0], views, binning, corrector.read_bytes)
+        places = used[(views[used] >= start) & (views[used] < stop)]
+        if places.size:
+            kept[places] = corrector.lines_of_frames([corrector.read_block(block)], views[places])
+    return kept, corrector.read_bytes

@@ -28,7 +28,7 @@ class PreviewParameters:
     coarse : the whole volume in coarse voxels instead of one slice
     z_mm : height of the slice [mm]; None for the middle of what the panel sees
     voxels : across the field, of the slice or of the coarse volume
-    views : at most so many, evenly spread
+    views : at most so many of each turn, evenly spread; of turns that no slice sees none is read
     filter_window, cutoff, field_radius_mm : as in `reconstruction.fdk.FdkParameters`
     backend : its name
     memory_bytes : what line integrals may take at a time [B]

@@ -67,10 +67,10 @@ def preview(stored: StoredScan, parameters: PreviewParameters) -> Preview:
     volume = reconstruct_prepared(rows.line_integrals, setup, parameters.backend, first_row=rows.first_row)
     notes = _few_views(rows.geometry, grid, field_radius_mm(grid, parameters.field_radius_mm))
     if rows.geometry.n_views < stored.scan.n_views:
-        notes += (f"{rows.geometry.n_views} of {stored.scan.n_views} views were used: the job has less streaks",)
-    return Preview(
-        volume, grid, rows.geometry.n_views, rows.binning, rows.read_bytes, time.perf_counter() - started, notes
-    )
+        # Of the turns that the slice has a use for; nobody misses the others.
+        every = round(rows.n_used * stored.scan.n_views / rows.geometry.n_views)
+        notes += (f"{rows.n_used} of {every} views were used: the job has less streaks",)
+    return Preview(volume, grid, rows.n_used, rows.binning, rows.read_bytes, time.perf_counter() - started, notes)
 
 
 def _few_views(geometry: ConeBeamGeometry, grid: VolumeGrid, radius_mm: float) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def sweep(stored: StoredScan, parameters: SweepParameters) -> Sweep:
         slices=np.stack(slices),
         grey_range=(low, high),
         grid=grid,
-        n_views=len(rows.views),
+        n_views=rows.n_used,
         seconds=time.perf_counter() - started,
     )
 

@@ -18,19 +18,22 @@ from ingest.upload import upload
 from reconstruction.coverage import default_grid
 from reconstruction.fdk import FdkParameters, reconstruct
 from reconstruction.geometry import ConeBeamGeometry, VolumeGrid
+from reconstruction.orbits import find_orbits
 from reconstruction.phantom import marker_phantom
 from reconstruction.projector import forward_project
+from reconstruction.rectify import virtual_views
 from spark_jobs.errors import PlanError
 from spark_jobs.looks.kind_runs import preview_figures
 from spark_jobs.looks.parameters import PreviewParameters, SweepParameters
 from spark_jobs.looks.preview import Preview, preview
 from spark_jobs.looks.sheet import contact_sheet, preview_png
+from spark_jobs.looks.spread_views import spread_views
 from spark_jobs.looks.sweep import changed_geometry, sweep
 from spark_jobs.planning.few_views import few_views_note
 from storage.filesystem import open_store
 from tests.support.command_line import conepacs, conepacs_apart
 from tests.support.fake_reader import FakeReader, small_scan
-from tests.support.orbits import circle, degrees, helix, stack, stepped, tilted
+from tests.support.orbits import circle, degrees, helix, pillars, stack, stepped, tilted
 
 SHIFT_PX = 1.5
 
@@ -127,6 +130,58 @@ def test_voxels_smaller_than_pixels_ask_for_no_more_views(shifted):
     assert preview(stored, PreviewParameters("shifted", voxels=256, views=120)).notes == ()
     few = preview(stored, PreviewParameters("shifted", voxels=256, views=40)).notes
     assert "40 views are few for a field of 256 voxels" in few[0]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "most", "per_turn"),
+    [
+        (helix(6.0, 120, 9.0), 60, 60),
+        (helix(6.0, 126, 9.0), 60, 42),
+        (stack((-16.0, 0.0, 16.0), degrees(0, 360, 3)), 60, 60),
+        (stepped((-24.0, 0.0, 24.0), (0.0, 0.0, 0.0), 120, n_cols=36), 60, 60),
+        (stepped((-24.0, 0.0, 24.0), (0.0, 0.5, 0.25), 120, n_cols=36), 60, 60),
+        (circle(degrees(0, 220, 2)), 60, 55),
+        (circle(degrees(0, 360, 3)), 1000, 120),
+    ],
+    ids=["helix", "helix of 126", "stack", "merged", "positions", "arc", "all"],
+)
+def test_each_turn_is_spread_evenly(geometry, most, per_turn):
+    """Every turn, circle and camera position keeps directions a step apart, and merged positions stay merged."""
+    part = geometry.select(spread_views(geometry, most))
+    before, after = find_orbits(geometry), find_orbits(part)
+    assert after.kind == before.kind
+    assert len(after.tracks) == len(before.tracks)
+    for track in after.tracks:
+        steps = np.diff(track.angles_rad)
+        assert steps == pytest.approx(np.full(steps.size, steps[0]))
+        turns = max(1.0, (track.angles_rad[-1] + steps[0] - track.angles_rad[0]) / (2 * np.pi))
+        assert track.views.size == pytest.approx(turns * per_turn, abs=1)
+    merged = [virtual_views(g, rectify=True) for g in (geometry, part)]
+    assert (merged[0] is None) == (merged[1] is None)
+
+
+def test_a_slice_of_a_helix_has_views_from_all_sides_and_reads_no_other_turn(tmp_path):
+    geometry = helix(6.0, 120, 9.0)
+    lines = forward_project(pillars(), geometry)
+    scan = small_scan(
+        n_views=720, n_bins=1, n_rows=30, n_cols=100, geometry=geometry, scan_id="helix", content="line_integrals",
+        pixel_type="float32",
+    )  # fmt: skip
+    store = open_store(tmp_path.as_uri())
+    upload(FakeReader(replace(scan, bins=(EnergyBin(0),)), lines[None]), store, memory_bytes=8 * 40 * 30 * 100 * 4)
+    stored = open_scan_chunks(store, "helix")
+    look = preview(stored, PreviewParameters("helix", voxels=48, views=60, z_mm=9.5))
+    whole = reconstruct(lines, geometry, look.grid, FdkParameters("hann"))
+    assert np.sqrt(np.mean((look.volume - whole) ** 2)) < 0.03 * np.abs(whole).max()
+    assert 60 <= look.n_views < 180
+    assert look.notes[-1] == f"{look.n_views} of {2 * look.n_views} views were used: the job has less streaks"
+    assert look.read_bytes < 0.6 * lines.nbytes
+    swept = sweep(stored, SweepParameters("helix", voxels=48, views=60, z_mm=9.5, values=(-2.0, 0.0, 2.0)))
+    assert swept.best == 1
+    assert swept.n_views == look.n_views
+    np.testing.assert_allclose(swept.slices[1], look.volume[0], atol=2e-7)
+    coarse = preview(stored, PreviewParameters("helix", voxels=24, views=60, coarse=True))
+    assert 300 < coarse.n_views <= 360
 
 
 def test_memory_bounds_a_look_by_averaging_pixels(shifted):
