@@ -34,6 +34,8 @@ _CIRCLE_POINTS = 128
 _SHADOW_VIEWS = 256
 #: Lines that are looked at: view angles round the circle, and fan angles from the axis outwards.
 _BETAS, _GAMMAS = 720, 400
+#: A gap between camera positions is none below twice this: their columns are aligned to continue each other's.
+_INNER_PIXELS = 0.25
 _TWO_PI = 2 * math.pi
 
 
@@ -71,7 +73,8 @@ def shadow(
     nearest = float(np.hypot(geometry.poses[:, 0], geometry.poses[:, 1]).min())
     if radius_mm >= nearest:
         raise GeometryError(
-            f"a field of radius {radius_mm:.4g} mm reaches the source, which is {nearest:.4g} mm from the axis"
+            f"a field of radius {radius_mm:.4g} mm reaches the source, which is {nearest:.4g} mm from the axis: "
+            f"ask for a smaller field"
         )
     if orbit is None:
         return _sampled_shadow(geometry, radius_mm, z_low_mm, z_high_mm)
@@ -100,7 +103,9 @@ def _sampled_shadow(
         projected = part[:, :, :3] @ points.T + part[:, :, 3:4]
         depth = projected[:, 2]
         if depth.min() <= 0:
-            raise GeometryError(f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view")
+            raise GeometryError(
+                f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view: ask for a smaller field"
+            )
         pixel = projected[:, :2] / depth[:, None]
         low, high = np.minimum(low, pixel.min(axis=(0, 2))), np.maximum(high, pixel.max(axis=(0, 2)))
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
@@ -281,8 +286,9 @@ def _first_unmeasured(geometry: ConeBeamGeometry) -> tuple[float, UnmeasuredLine
         b, g = np.meshgrid(beta, gamma, indexing="ij")
         seen = np.zeros(b.shape, dtype=bool)
         for track in tracks:
-            seen |= _measures(track, b, g, turning=turning)
-            seen |= _measures(track, b + math.pi - 2 * g, -g, turning=turning)
+            slack = _slack(track, tracks)
+            seen |= _measures(track, b, g, slack, turning=turning)
+            seen |= _measures(track, b + math.pi - 2 * g, -g, slack, turning=turning)
         missing = np.flatnonzero(~seen.all(axis=0))
         if not missing.size:
             continue
@@ -309,10 +315,22 @@ def _exact_reach(tracks: tuple[Track, ...], nearest: float, reach: float, step: 
     return reach
 
 
-def _measures(track: Track, beta: Float64Array, gamma: Float64Array, *, turning: bool) -> NDArray[np.bool_]:
-    """Whether a track measures the rays (beta, gamma), give or take a step and the edge's pixels."""
-    edge = EDGE_PIXELS * track.pixel_rad
-    seen = (gamma >= track.fan[0] - edge) & (gamma <= track.fan[1] + edge)
+def _slack(track: Track, tracks: tuple[Track, ...]) -> tuple[float, float]:
+    """Fan angle by which a track counts as reaching beyond either edge: little where another camera position is next.
+
+    Weights of 1 that miss half a column between two positions make a ring; beyond the outermost edge is mostly air.
+    """
+    low, high = _fan_edges(tracks)
+    below = _INNER_PIXELS if track.fan[0] > low else EDGE_PIXELS
+    above = _INNER_PIXELS if track.fan[1] < high else EDGE_PIXELS
+    return below * track.pixel_rad, above * track.pixel_rad
+
+
+def _measures(
+    track: Track, beta: Float64Array, gamma: Float64Array, slack: tuple[float, float], *, turning: bool
+) -> NDArray[np.bool_]:
+    """Whether a track measures the rays (beta, gamma), give or take a step and some of a pixel at the edges."""
+    seen = (gamma >= track.fan[0] - slack[0]) & (gamma <= track.fan[1] + slack[1])
     for low, high in track.fan_gaps:
         seen &= (gamma <= low) | (gamma >= high)
     if turning and track.runs:
@@ -408,6 +426,6 @@ def default_grid(geometry: ConeBeamGeometry, voxel_pitch_mm: float | None = None
     if side < 2 or n_slices < 1:
         raise GeometryError(
             f"the panel covers a field of radius {radius:.4g} mm and height {max(0.0, high - low):.4g} mm about the "
-            f"rotation axis, which holds no voxel of {pitch:.4g} mm"
+            f"rotation axis, which holds no voxel of {pitch:.4g} mm: take smaller voxels, or say the grid"
         )
     return VolumeGrid((n_slices, side, side), (pitch, pitch, pitch), (0.0, 0.0, (low + high) / 2))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     IndexArray = NDArray[np.int64]
 
 #: Changes whenever a kernel's arithmetic does; goes into the identity of what is made.
-KERNEL_VERSION = 2
+KERNEL_VERSION = 3
 TILTED: tuple[str, ...] = ("rectify", "general")
 
 

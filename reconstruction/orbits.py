@@ -34,6 +34,8 @@ POSITION_SHARE = 0.02
 RING_SHARE = 0.02
 #: A source that wobbles by less than this share of that height is still one circle's.
 WOBBLE_SHARE = 0.25
+#: Columns of two camera positions continue each other's if they are off by less than this share of a column.
+ALIGNED_SHARE = 0.01
 #: A panel is offset if its middle is away from the axis by more than this share of its width (as RTK has it).
 OFFSET_SHARE = 0.05
 _TWO_PI = 2 * math.pi
@@ -149,6 +151,13 @@ def camera_positions(geometry: ConeBeamGeometry) -> IndexArray:
 def fan_angles(geometry: ConeBeamGeometry, view_index: int, rows: Float64Array, cols: Float64Array) -> Float64Array:
     """Fan angle of the rays to the pixels (row, col) of a view [rad]; rows and columns broadcast."""
     return _fan(geometry.poses[view_index], rows, cols, geometry)
+
+
+def shared_cols(lower: Track, upper: Track) -> float:
+    """Columns that two camera positions of upright panels share, fractional; negative where a gap lies between them."""
+    n_cols = round((lower.fan[1] - lower.fan[0]) / lower.pixel_rad)
+    pitch = (math.tan(lower.fan[1]) - math.tan(lower.fan[0])) / n_cols
+    return (math.tan(lower.fan[1]) - math.tan(upper.fan[0])) / pitch
 
 
 def _fan(pose: Float64Array, rows: Float64Array, cols: Float64Array, geometry: ConeBeamGeometry) -> Float64Array:

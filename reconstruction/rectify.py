@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which virtual views a scan needs: tilted panels set upright, and camera positions merged into wide rows."""
+"""Which virtual views a scan needs: tilted panels set upright, camera positions merged into wide rows or aligned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.geometry import ORBIT_TOLERANCE_PIXELS, ConeBeamGeometry
-from reconstruction.orbits import find_orbits
+from reconstruction.orbits import ALIGNED_SHARE, find_orbits, shared_cols
 from reconstruction.virtual_views import VirtualViews
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ _SOURCE_SHARE, _HEIGHT_PIXELS = 1e-3, 0.5
 #: Pitch of a rectified panel's columns in those of the frames: a row is interpolated once more when it is
 #: back-projected, and the finer pitch keeps the sharpness that two interpolations would cost.
 FINER_COLUMNS = 2 / 3
+#: Camera positions that overlap by fewer columns are resampled onto columns that continue each other's: weights that
+#: fall from 1 to 0 within a few columns would else not be 1 in sum, which the ramp makes a ring of.
+ALIGNED_OVERLAP_PX = 16.0
 
 
 def is_upright(geometry: ConeBeamGeometry) -> bool:
@@ -58,7 +61,7 @@ def virtual_views(geometry: ConeBeamGeometry, *, rectify: bool) -> tuple[ConeBea
     """
     merged = _merged_frames(geometry)
     tilted = rectify and not is_upright(geometry)
-    if merged is None and not tilted:
+    if merged is None and not tilted and (not is_upright(geometry) or _is_aligned(geometry)):
         return None
     frames = np.arange(geometry.n_views)[:, None] if merged is None else merged
     return _make(geometry, frames, tilted=tilted)
@@ -126,11 +129,14 @@ def _make(geometry: ConeBeamGeometry, frames: IndexArray, *, tilted: bool) -> tu
     middle_col, middle_row = (geometry.n_cols - 1) / 2, (geometry.n_rows - 1) / 2
     corner = local[:, :, 0] - middle_col * local[:, :, 1] - middle_row * local[:, :, 2]
     rays = np.stack([local[:, :, 1], local[:, :, 2], corner], axis=-1)  # B: (col, row, 1) to a ray
+    merged = frames.shape[1] > 1
     distance = float(local[:, :, 0, 2].mean())
     pitch_v, pitch_u = geometry.pitch_mm
     pitch_u *= FINER_COLUMNS if tilted else 1.0
     tracks = find_orbits(geometry).track_of[frames[:, 0]]
-    u_start, n_cols, v_start, n_rows = _panel(geometry, rays, distance, tracks, (pitch_u, pitch_v))
+    u_start, n_cols, v_start, n_rows = _panel(
+        geometry, rays, distance, tracks, (pitch_u, pitch_v), only_aligned=not (tilted or merged)
+    )
     panel = np.zeros((len(frames), 3, 3))  # A: (col, row, 1) of the virtual panel to a ray
     panel[:, 0, 0], panel[:, 0, 2] = pitch_u, u_start
     panel[:, 1, 1], panel[:, 1, 2] = pitch_v, v_start
@@ -145,11 +151,11 @@ def _make(geometry: ConeBeamGeometry, frames: IndexArray, *, tilted: bool) -> tu
     virtual = VirtualViews(
         frame_indices=frames.astype(np.int64),
         homographies=homographies,
-        feather_px=_feather(geometry) if frames.shape[1] > 1 else 1.0,
+        feather_px=_feather(geometry) if merged else 1.0,
         frame_rows=geometry.n_rows,
         frame_cols=geometry.n_cols,
         rectified=tilted,
-        merged=frames.shape[1] > 1,
+        merged=merged,
     )
     gaps = _column_gaps(geometry, homographies, n_rows, n_cols)
     return ConeBeamGeometry(made, n_rows, n_cols, gaps), virtual
@@ -163,9 +169,18 @@ def _turned(vectors: Float64Array, angles: Float64Array) -> Float64Array:
 
 
 def _panel(
-    geometry: ConeBeamGeometry, rays: Float64Array, distance: float, tracks: IndexArray, pitch: tuple[float, float]
+    geometry: ConeBeamGeometry,
+    rays: Float64Array,
+    distance: float,
+    tracks: IndexArray,
+    pitch: tuple[float, float],
+    *,
+    only_aligned: bool,
 ) -> tuple[Float64Array, int, float, int]:
-    """First column's place of each view, columns, first row's place, rows of a panel that holds all frames [mm]."""
+    """First column's place of each view, columns, first row's place, rows of a panel that holds all frames [mm].
+
+    Columns of frames that are only aligned all lie on the frame; else every pixel lies between two columns.
+    """
     corners = np.array([[c, r, 1.0] for c in (0, geometry.n_cols - 1) for r in (0, geometry.n_rows - 1)])
     at = np.einsum("vsak,ck->vsca", rays, corners)
     u, v = (distance * at[..., k] / at[..., 2] for k in (0, 1))
@@ -173,16 +188,46 @@ def _panel(
     middle = np.array([geometry.n_cols // 2, geometry.n_rows // 2, 1.0])
     at = rays[:, 0] @ middle
     anchor_u, anchor_v = distance * at[:, 0] / at[:, 2], float((distance * at[:, 1] / at[:, 2]).mean())
+    every = np.unique(tracks)
+    anchors = np.array([anchor_u[tracks == track].mean() for track in every])
+    if find_orbits(geometry).n_positions > 1:
+        anchors = _on_one_grid(anchors, pitch[0], geometry.n_cols if only_aligned else 0)
     start_u, n_cols = np.empty(len(rays)), 1
-    for track in np.unique(tracks):
+    spare = 0.5 if only_aligned else 1e-3
+    for track, anchor in zip(every, anchors, strict=True):
         same = tracks == track
-        anchor = float(anchor_u[same].mean())
-        below = math.ceil((anchor - u[same].min()) / pitch[0] - 1e-3)
+        below = math.ceil((anchor - u[same].min()) / pitch[0] - spare)
         start_u[same] = anchor - below * pitch[0]
-        n_cols = max(n_cols, below + math.ceil((u[same].max() - anchor) / pitch[0] - 1e-3) + 1)
+        n_cols = max(n_cols, below + math.ceil((u[same].max() - anchor) / pitch[0] - spare) + 1)
     below = math.ceil((anchor_v - float(v.min())) / pitch[1] - 1e-3)
     n_rows = below + math.ceil((float(v.max()) - anchor_v) / pitch[1] - 1e-3) + 1
     return start_u, n_cols, anchor_v - below * pitch[1], n_rows
+
+
+def _on_one_grid(anchors: Float64Array, pitch: float, n_cols: int) -> Float64Array:
+    """Columns of one grid next to the middles of several camera positions of `n_cols` columns each.
+
+    None lies half a column away, and none falls into what positions leave between them if that is half a column.
+    """
+    away = np.sort(anchors - anchors[0]) / pitch
+    shifts = np.arange(0.0, 1.0, 2 * ALIGNED_SHARE)
+    columns = np.rint(away - shifts[:, None])
+    halfway = np.abs(away - shifts[:, None] - columns).max(axis=1) > 0.5 - ALIGNED_SHARE / 2
+    lost = (np.diff(columns, axis=1) > n_cols) & (np.diff(away) < n_cols + 0.5)
+    shift = shifts[int(np.argmin(halfway + lost.sum(axis=1)))]
+    return np.asarray(anchors[0] + pitch * (shift + np.rint((anchors - anchors[0]) / pitch - shift)))
+
+
+def _is_aligned(geometry: ConeBeamGeometry) -> bool:
+    """Whether there is one camera position, or several that overlap widely or whose columns continue each other's."""
+    orbits = find_orbits(geometry)
+    for ring in range(len(orbits.ring_heights_mm)):
+        ordered = sorted(orbits.ring_tracks(ring), key=lambda t: t.fan)
+        for lower, upper in itertools.pairwise(ordered):
+            shared = shared_cols(lower, upper)
+            if shared < ALIGNED_OVERLAP_PX and abs(shared - round(shared)) > ALIGNED_SHARE:
+                return False
+    return True
 
 
 def _feather(geometry: ConeBeamGeometry) -> float:

@@ -9,6 +9,7 @@ overlap, and at the panel's column gaps.  A full turn with a panel that covers t
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconstruction.errors import GeometryError, ParameterError
-from reconstruction.orbits import OFFSET_SHARE, Orbits, Track, fan_angles
+from reconstruction.orbits import ALIGNED_SHARE, OFFSET_SHARE, Orbits, Track, fan_angles, shared_cols
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +33,10 @@ EDGE_PIXELS = 1.0
 _TAPER_PIXELS, _TAPER_SHARE = 16.0, 0.2
 #: Taper at the edge of a gap between columns or camera positions, which is no place to lose rays.
 _GAP_PIXELS, _GAP_SHARE = 8.0, 0.05
+#: Columns that positions share are enough to hand over within, if they are aligned.
+_ENOUGH_COLS = 3.5
+#: Least sum of c where camera positions meet: below it their shares would change within a column.
+_LEAST_C = 0.2
 #: Tapers at the ends of an arc: least number of steps, least and greatest angle.
 _ARC_STEPS, _ARC_LEAST_RAD, _ARC_MOST_RAD = 4.0, math.radians(10), math.radians(30)
 _TWO_PI = 2 * math.pi
@@ -151,28 +156,38 @@ def _ring_tapers(tracks: tuple[Track, ...], field_rad: float) -> list[tuple[floa
     """Tapers at the panel's edges of all camera positions of a circle."""
     low, high = min(t.fan[0] for t in tracks), max(t.fan[1] for t in tracks)
     offset = is_offset(tracks, field_rad)
+    ordered = sorted(tracks, key=lambda t: t.fan)
+    inner = _inner_tapers(ordered)
+    found = {}
+    for place, track in enumerate(ordered):
+        left = inner[place - 1] if place else _outer_taper(-low, -low <= high and offset, track)
+        last = place + 1 == len(ordered)
+        right = _outer_taper(high, high < -low and offset, track) if last else inner[place]
+        share = min(1.0, (track.fan[1] - track.fan[0]) / max(left + right, 1e-12))
+        found[track.fan] = (left * share, right * share)
+    return [found[track.fan] for track in tracks]
+
+
+def _inner_tapers(ordered: list[Track]) -> list[float]:
+    """Tapers where each camera position meets the next.
+
+    Over a few columns at least, so that rays about a narrow overlap, or a gap, are left to the opposite views.  Where
+    these hand over there too, over the overlap alone: columns that continue each other's are 1 in sum, however few.
+    """
+    pairs = list(itertools.pairwise(ordered))
+    wide = [max(a.fan[1] - b.fan[0], _GAP_PIXELS * a.pixel_rad, _GAP_SHARE * (a.fan[1] - a.fan[0])) for a, b in pairs]
     found = []
-    for track in tracks:
-        start, stop = track.fan
-        edge = track.pixel_rad
-        # Overlap with the neighbours on either side; the outer edges have none.
-        below = [t.fan[1] - start for t in tracks if t.fan[0] < start - edge]
-        above = [stop - t.fan[0] for t in tracks if t.fan[1] > stop + edge]
-        left = max(below) if below else None
-        right = max(above) if above else None
-        widths = (
-            _overlap_taper(left, track) if left is not None else _outer_taper(-low, -low <= high and offset, track),
-            _overlap_taper(right, track) if right is not None else _outer_taper(high, high < -low and offset, track),
-        )
-        share = min(1.0, (stop - start) / max(sum(widths), 1e-12))
-        found.append((widths[0] * share, widths[1] * share))
+    for (lower, upper), width in zip(pairs, wide, strict=True):
+        shared = shared_cols(lower, upper)
+        aligned = shared > -ALIGNED_SHARE and abs(shared - round(shared)) <= ALIGNED_SHARE
+        meeting = np.linspace(upper.fan[0], lower.fan[1], 33)
+        total = np.zeros_like(meeting)
+        for track, left, right in zip(ordered, [0.0, *wide], [*wide, 0.0], strict=True):
+            for gamma in (meeting, -meeting):
+                total += _rise(gamma - track.fan[0], left) * _rise(track.fan[1] - gamma, right)
+        alone = aligned and (shared > _ENOUGH_COLS or total.min() < _LEAST_C)
+        found.append(max(0.0, lower.fan[1] - upper.fan[0]) if alone else width)
     return found
-
-
-def _overlap_taper(overlap: float, track: Track) -> float:
-    """Taper at an edge that another camera position covers, or that has a gap beside it."""
-    least = max(_GAP_PIXELS * track.pixel_rad, _GAP_SHARE * (track.fan[1] - track.fan[0]))
-    return max(overlap, least)
 
 
 def _outer_taper(reach: float, short: bool, track: Track) -> float:
@@ -212,7 +227,8 @@ def _parker(track: Track, beta: float, gamma: Float64Array) -> Float64Array:
     at = math.fmod(beta - start + 4 * _TWO_PI + 1e-9, _TWO_PI) - 1e-9
     if excess <= 0:
         raise GeometryError(
-            f"Parker's weights need an arc above 180 degrees, got {math.degrees(stop - start):.4g} degrees"
+            f"Parker's weights need an arc above 180 degrees, got {math.degrees(stop - start):.4g} degrees: use "
+            f"redundancy 'auto'"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         rising = 2 * np.sin(math.pi / 4 * at / (excess + gamma)) ** 2
@@ -228,6 +244,8 @@ def _wang(geometry: ConeBeamGeometry, view_index: int, gamma: Float64Array) -> F
     left, right = np.sort(fan_angles(geometry, view_index, middle, np.array([0.0, geometry.n_cols - 1.0])))
     short = min(-left, right)
     if short <= 0:
-        raise GeometryError("Wang's weights need a panel that reaches across the axis; this one lies beside it")
+        raise GeometryError(
+            "Wang's weights need a panel that reaches across the axis; this one lies beside it: use redundancy 'auto'"
+        )
     side = 1.0 if right >= -left else -1.0
     return np.asarray(1 + np.sin(math.pi / 2 * np.clip(side * gamma / short, -1.0, 1.0)))

@@ -48,6 +48,8 @@ def describe(
         said.append(f"{bridged} gaps between views are shared by the views beside them.")
     if virtual is not None and virtual.merged:
         said.append(f"{virtual.n_slots} camera positions at the same angle are merged into one wide view.")
+    if virtual is not None and not (virtual.merged or virtual.rectified):
+        said.append("Camera positions that hardly overlap are resampled onto columns that continue each other's.")
     if virtual is not None and virtual.rectified:
         said.append("Tilted panels are resampled onto an upright one.")
     said.append(_WEIGHTS[redundancy.method])

@@ -104,7 +104,7 @@ def refused(geometry, radius_mm, grid=GRID):
         (circle(degrees(0, 360, 2)), 26.0, ("covers columns 0 to 99", "ask for a smaller field", "up to 24.")),
         (stack((-12.0, 12.0), degrees(0, 360, 4)), 12.0, ("a step of 24 mm", "up to 13.2 mm")),
         (helix(4, 60, 13.9), 12.0, ("a pitch of 13.9 mm", "up to 13.2 mm", "a field of radius 7.")),
-        (stepped((-30.0, 0.0, 30.0), (0, 0.3, 0), 60, n_cols=30), 12.0, ("lines 8.", "are measured by no view")),
+        (stepped((-30.0, 0.0, 30.0), (0, 0.3, 0), 60, n_cols=30), 12.0, ("lines 7.", "are measured by no view")),
     ],
 )  # fmt: skip
 def test_a_refusal_says_which_lines_and_what_to_do_instead(geometry, radius, words):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MU = 0.02
+#: Flat regions of `pillars` of 12 mm radius: name, x, y, radius [mm], mu.
+REGIONS = (("dense", 5.0, 2.0, 2.0, 2 * MU), ("light", -5.0, -4.0, 2.0, MU / 2), ("plain", -6.0, 6.0, 2.0, MU))
 
 
 def degrees(start: float, stop: float, step: float = 1.0) -> NDArray[np.float64]:
@@ -102,9 +104,7 @@ def regions(volume: NDArray[Any], grid: VolumeGrid, radius_mm: float = 12.0) -> 
     _, ny, nx = grid.shape
     x, y = x0 + px * np.arange(nx), y0 + py * np.arange(ny)
     made = {}
-    for name, cx, cy, radius, truth in (
-        ("dense", 5.0, 2.0, 2.0, 2 * MU), ("light", -5.0, -4.0, 2.0, MU / 2), ("plain", -6.0, 6.0, 2.0, MU),
-    ):  # fmt: skip
+    for name, cx, cy, radius, truth in REGIONS:
         inside = np.hypot(x[None, :] - cx * r, y[:, None] - cy * r) < radius * r
         made[name] = volume[:, inside].astype(np.float64).mean(axis=1) / truth
     return made
