@@ -203,7 +203,7 @@ def find_bad_pixels_by_rows(
         hot_level = np.subtract(dark, _median(dark, ~bad), out=dark) if not bad.all() else None
     lit = ~bad & (white > 0)
     if not lit.any():
-        raise CalibrationError("no pixel of the flat fields is brighter than the dark fields")
+        raise CalibrationError("no pixel of the flat fields is brighter than the dark fields: are they swapped?")
     median = _median(white, lit)
     dead = white <= parameters.dead_below * median
     bright = white >= parameters.bright_above * median
@@ -216,7 +216,8 @@ def find_bad_pixels_by_rows(
     if share > parameters.max_bad_share:
         raise CalibrationError(
             f"{share:.1%} of the panel's pixels are bad (known {found.known}, dead {found.dead}, hot {found.hot}, "
-            f"bright {found.bright}, unstable {found.unstable}), at most {parameters.max_bad_share:.0%} are accepted"
+            f"bright {found.bright}, unstable {found.unstable}), at most {parameters.max_bad_share:.0%} are accepted: "
+            f"look at the flat and dark frames, or raise max_bad_share"
         )
     return bad, found
 
@@ -253,7 +254,7 @@ def rows_with_good_pixels(bad: Mask) -> NDArray[np.int64]:
     """Return for each row of the panel the row it is taken from: itself, or the nearest one with a good pixel."""
     good_rows = np.flatnonzero(~bad.all(axis=1))
     if good_rows.size == 0:
-        raise CalibrationError("every pixel of the panel is bad")
+        raise CalibrationError("every pixel of the panel is bad: look at the flat and dark frames")
     rows = np.arange(bad.shape[0])
     above = np.clip(np.searchsorted(good_rows, rows), 0, good_rows.size - 1)
     upper, lower = good_rows[above], good_rows[np.maximum(above - 1, 0)]

@@ -121,7 +121,10 @@ def brick_windows(
     projected = matrices[:, :, :3] @ points.T + matrices[:, :, 3:4]
     depth = projected[:, 2]
     if depth.min() <= 0:
-        raise GeometryError(f"the brick at slices {slab.z_start}:{slab.z_stop}, {area} reaches behind a view's source")
+        raise GeometryError(
+            f"the brick at slices {slab.z_start}:{slab.z_stop}, {area} reaches behind a view's source: take a "
+            f"grid within the orbit of the source"
+        )
     col, row = projected[:, 0] / depth, projected[:, 1] / depth
     first, n_out = filtered_cols
     lows = [np.minimum.reduceat(values.min(axis=1), view_starts) - _SLACK_PIXELS for values in (row, col - first)]

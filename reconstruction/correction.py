@@ -151,7 +151,7 @@ def prepare_fields(
     """
     chosen = parameters or CorrectionParameters()
     if flats is None:
-        raise CalibrationError("the frames are raw counts and need flat fields, but the scan has none")
+        raise CalibrationError("the frames are raw counts and need flat fields, but the scan has none: add them to it")
     if chosen.bad_pixels == "keep":
         return prepare_band(flats, darks, np.zeros(flats.shape[1:], dtype=np.bool_), chosen)
     bad, found = find_bad_pixels(flats, darks, bad_pixels, chosen)

@@ -92,7 +92,9 @@ def view_rows(
             m[:, 0:1] * x + m[:, 1:2] * y + (m[:, 2] * z + m[:, 3])[:, None] for m in (matrices[:, 1], matrices[:, 2])
         )
         if float(depth.min()) <= 0:
-            raise GeometryError(f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view")
+            raise GeometryError(
+                f"a field of radius {radius_mm:.4g} mm reaches behind the source of a view: ask for a smaller field"
+            )
         low, high = np.minimum(low, (row / depth).min(axis=1)), np.maximum(high, (row / depth).max(axis=1))
     start = np.clip(np.floor(low - 1e-6).astype(np.int64), 0, geometry.n_rows - 1)
     stop = np.clip(np.floor(high + 1e-6).astype(np.int64) + 2, start + 1, geometry.n_rows)

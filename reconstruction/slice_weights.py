@@ -107,7 +107,10 @@ def slice_weights(
         return None
     reach = find_reach(geometry, radius_mm, 0.0)
     if reach.height_mm <= 0:
-        raise GeometryError(f"no view sees the whole disc of a field of radius {radius_mm:.4g} mm at any height")
+        raise GeometryError(
+            f"no view sees the whole disc of a field of radius {radius_mm:.4g} mm at any height: ask for a smaller "
+            f"field"
+        )
     if orbits.kind == "stack":
         ring_share = _shares(orbits.ring_heights_mm[:, None], heights_mm, reach)[:, 0]
         rings = np.array([track.ring for track in orbits.tracks])

@@ -231,7 +231,7 @@ def _rotation_to_z(direction: Float64Array) -> Float64Array:
     """The shortest rotation of a direction to +z; half a turn about x where it is -z."""
     length = float(np.linalg.norm(direction))
     if not length > 0:
-        raise GeometryError("the direction of CIL's rotation axis has no length")
+        raise GeometryError("the direction of CIL's rotation axis has no length: give (0, 0, 1) for z")
     x, y, z = direction / length
     if math.isclose(z, -1.0, abs_tol=1e-12):
         return np.diag([1.0, -1.0, -1.0])

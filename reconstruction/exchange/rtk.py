@@ -245,7 +245,7 @@ def read_xml(text: str, where: str) -> tuple[RtkGeometry, tuple[str, ...]]:
                 state[name] = _number(node, where)
             else:
                 raise GeometryError(
-                    f"{where} has the element '{node.tag}', which RTK geometry of version 3 does not know"
+                    f"{where} has the element '{node.tag}', which RTK geometry of version 3 does not know: take it out"
                 )
         if child.tag == "Projection":
             rows.append(dict(state))
@@ -311,4 +311,6 @@ def _check_matrices(numbers: RtkGeometry, found: list[Float64Array | None], wher
         if matrix.size != 12:
             raise GeometryError(f"{where}: the matrix of view {view} has {matrix.size} numbers, expected 12")
         if np.abs(matrix.reshape(3, 4) - expected).max() > MATRIX_TOLERANCE:
-            raise GeometryError(f"{where}: the matrix of view {view} is not the one that its nine numbers give")
+            raise GeometryError(
+                f"{where}: the matrix of view {view} is not the one that its nine numbers give: take it out"
+            )

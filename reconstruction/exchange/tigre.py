@@ -210,7 +210,9 @@ def from_dict(values: Mapping[str, Any], where: str, order: Order = "python") ->
         raise GeometryError(f"{where}: the TIGRE geometry lacks the field '{missing[0]}'")
     unknown = sorted(set(values) - set(_KNOWN))
     if unknown:
-        raise GeometryError(f"{where}: the TIGRE geometry has the field '{unknown[0]}', which nothing here reads")
+        raise GeometryError(
+            f"{where}: the TIGRE geometry has the field '{unknown[0]}', which nothing here reads: take it out"
+        )
     angles = _angles(values["angles"], where)
     read = _Fields(values, where, len(angles), matlab=order == "matlab")
     n_v, n_u = (int(n) for n in read.axes("nDetector", 2))
