@@ -10,26 +10,23 @@ import numpy as np
 
 from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.frames import common_pixel_type
-from reconstruction.geometry import ConeBeamGeometry
+from reconstruction.binning import binned_geometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.readers import ScanReader
     from ingest.scan import PixelType, Scan
+    from reconstruction.geometry import ConeBeamGeometry
 
 
 def bin_geometry(geometry: ConeBeamGeometry, bin_pixels: int) -> ConeBeamGeometry:
     """Return the geometry of a panel whose pixels are binned k x k from row 0 and column 0 on.
 
-    Steps grow k times; the middle of the panel moves by half of the pixels that a last, incomplete block loses.
+    Steps grow k times; the middle of the panel moves by half of the pixels that a last, incomplete block loses.  A
+    block with a column that measures nothing is a gap.
     """
-    n_rows, n_cols = geometry.n_rows // bin_pixels, geometry.n_cols // bin_pixels
-    poses = np.array(geometry.poses)
-    lost_cols, lost_rows = geometry.n_cols - n_cols * bin_pixels, geometry.n_rows - n_rows * bin_pixels
-    poses[:, 3:6] -= lost_cols / 2 * poses[:, 6:9] + lost_rows / 2 * poses[:, 9:12]
-    poses[:, 6:12] *= bin_pixels
-    return ConeBeamGeometry(poses, n_rows, n_cols)
+    return binned_geometry(geometry, bin_pixels)
 
 
 def bin_scan(scan: Scan, bin_pixels: int) -> Scan:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,3 +20,11 @@ def test_a_repeated_view_is_binned_once_for_a_range(repeated):
     np.testing.assert_array_equal(views, expected)
     assert reader.n_reads == (1 if repeated else 5)
     assert binned.read_views(3, 3).shape == (2, 0, 3, 2)
+
+
+def test_a_block_with_a_column_of_a_gap_is_a_gap():
+    reader = random_reader(fields=False, n_rows=6, n_cols=11)
+    reader.scan = replace(reader.scan, geometry=replace(reader.scan.geometry, column_gaps=((3, 5),)))
+    binned = BinnedReader.wrap(reader, 2)
+    assert binned.scan.geometry.column_gaps == ((1, 3),)
+    assert binned.scan.geometry.n_cols == 5

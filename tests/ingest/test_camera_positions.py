@@ -293,25 +293,12 @@ def test_binned_pixels_keep_their_positions(folder):
 # The store
 
 
-class PositionReader(FakeReader):
-    """Frames in memory, those of the fields by position."""
-
-    def read_flats(self, position=None):
-        return self._at(self.flats, self.scan.flats, position)
-
-    def read_darks(self, position=None):
-        return self._at(self.darks, self.scan.darks, position)
-
-    def _at(self, frames, described, position):
-        return frames if frames is None else frames[:, slice(*described.frames_at(position))]
-
-
 def position_reader(**changes):
     rng = np.random.default_rng(4)
     values = {"camera_positions": (0, 1, 2, 0, 1, 2, 0, 1), "flats": FieldFrames(9, position_counts=(4, 2, 3))}
     scan = replace(small_scan(), **(values | {"darks": FieldFrames(2)} | changes))
     flats, darks = (rng.poisson(mean, (2, n, 6, 5)).astype("u2") for mean, n in ((200, 9), (3, 2)))
-    return PositionReader(scan, rng.poisson(100, (2, 8, 6, 5)).astype("u2"), flats=flats, darks=darks)
+    return FakeReader(scan, rng.poisson(100, (2, 8, 6, 5)).astype("u2"), flats=flats, darks=darks)
 
 
 def test_fields_of_each_position_are_stored_and_read(tmp_path):

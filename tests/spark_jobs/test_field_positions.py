@@ -12,6 +12,8 @@ from ingest.upload import upload
 from reconstruction.bad_pixels import CorrectionParameters
 from reconstruction.errors import CalibrationError
 from reconstruction.fdk import FdkParameters
+from spark_jobs.looks.parameters import PreviewParameters
+from spark_jobs.looks.preview import preview
 from spark_jobs.planning.plan import make_plan
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.planning.series import RunRecord, fix_run
@@ -24,7 +26,7 @@ from storage.counted_store import StoreCounts
 from storage.filesystem import open_store
 from storage.publish import publish_bytes
 from tests.support.orbits import regions
-from tests.support.stepped_scan import DEAD, write_stepped_scan
+from tests.support.stepped_scan import DEAD, PANEL, write_stepped_scan
 
 FDK = FdkParameters(field_radius_mm=13.0)
 WANTED = {"shape": (2, 44, 44), "voxel_pitch_mm": (0.8, 0.6, 0.6), "fdk": FDK}
@@ -126,6 +128,26 @@ def test_each_frame_becomes_its_line_integrals(stores, folder):
         frames = np.array([0, 1, 2, 61, 62, 64, 170, 179])
         found, expected = corrector.lines_of_frames(blocks, frames), truth.lines[frames, slice(*rows)]
         assert np.abs(found - expected)[:, ~mask[slice(*rows)]].max() < 2e-3
+
+
+def test_a_preview_takes_the_fields_of_each_position(stores):
+    store, _ = stores["merged"]
+    wanted = PreviewParameters(scan_id="merged", voxels=48, field_radius_mm=13.0)
+    found = preview(open_scan_chunks(store, "merged"), wanted)
+    for name, mu in regions(found.volume, found.grid).items():
+        assert mu.mean() == pytest.approx(1.0, abs=5e-3), name
+
+
+def test_plans_count_white_and_dark_of_each_position(stores):
+    stored = {name: open_scan_chunks(stores[name][0], name) for name in ("merged", "common")}
+    plans = {name: make_plan(each, ReconstructionRequest(name, **WANTED)) for name, each in stored.items()}
+    stages = {name: plan.cost.stage("reconstruct") for name, plan in plans.items()}
+    rows = PANEL["n_rows"]
+    assert stages["merged"].task_bytes - stages["common"].task_bytes == pytest.approx(24 * rows * 40, rel=0.2)
+    more = stages["merged"].read_bytes - stages["common"].read_bytes
+    record = 4 + 2 * 4 * PANEL["n_cols"]
+    manifests = len(stored["merged"].manifest.to_bytes()) - len(stored["common"].manifest.to_bytes())
+    assert more - manifests == pytest.approx(rows * record, abs=0.35 * rows * record)
 
 
 def test_white_of_every_position_is_kept_and_deleted(stores):

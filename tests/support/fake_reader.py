@@ -68,11 +68,14 @@ class FakeReader:
         self.n_reads += 1
         return views
 
-    def read_flats(self):
-        return self.flats
+    def read_flats(self, position=None):
+        return self._at(self.flats, self.scan.flats, position)
 
-    def read_darks(self):
-        return self.darks
+    def read_darks(self, position=None):
+        return self._at(self.darks, self.scan.darks, position)
+
+    def _at(self, frames, described, position):
+        return frames if position is None or frames is None else frames[:, slice(*described.frames_at(position))]
 
     def read_bad_pixels(self):
         return self.bad_pixels
