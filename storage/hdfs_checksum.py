@@ -11,20 +11,27 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
+from itertools import starmap
+from struct import iter_unpack
 from sys import byteorder
 from typing import TYPE_CHECKING
 
 import google_crc32c
+import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
 #: Bytes of one CRC, the default of ``dfs.bytes-per-checksum``.
 CRC_BYTES = 512
+_CRC_FORMAT = f"{CRC_BYTES}s"
 _MD5_OF_MD5 = re.compile(r"MD5-of-\d+MD5-of-(\d+)CRC32C")
 _COMPOSITE = "COMPOSITE-CRC32C"
 # The answer's ``bytes``: bytes of a CRC (4 B), CRCs in a block (8 B), MD5 (16 B), and zeros.
 _MD5_DIGITS = slice(24, 56)
+# The polynomial of CRC32C, its lowest power in the highest bit.
+_POLYNOMIAL = 0x82F63B78
 # The NameNode's client digests its whole buffer of block MD5s: zeros up to a power of two, 32 bytes at least.
 _LEAST_BUFFER_BYTES = 32
 
@@ -34,21 +41,23 @@ class SentChecksum:
 
     def __init__(self) -> None:
         self.n_bytes = 0
-        self.crc32c = 0
         self._crcs = array("I")
         self._rest = b""
 
+    @property
+    def crc32c(self) -> int:
+        """CRC32C of all bytes so far, put together from those that were kept."""
+        return int(google_crc32c.extend(_composed(np.array(self._crcs, dtype=np.uint32)), self._rest))
+
     def update(self, data: Buffer) -> None:
         """Go on with the next bytes of the file."""
-        content = bytes(data)
+        content = memoryview(data).cast("B")
         self.n_bytes += len(content)
-        self.crc32c = google_crc32c.extend(self.crc32c, content)
         if self._rest:
-            content = self._rest + content
+            content = memoryview(self._rest + content)
         whole = len(content) - len(content) % CRC_BYTES
-        value = google_crc32c.value
-        self._crcs.extend([value(content[start : start + CRC_BYTES]) for start in range(0, whole, CRC_BYTES)])
-        self._rest = content[whole:]
+        self._crcs.extend(starmap(google_crc32c.value, iter_unpack(_CRC_FORMAT, content[:whole])))
+        self._rest = bytes(content[whole:])
 
     def expected(self, algorithm: str, block_bytes: int) -> str | None:
         """Return the checksum that HDFS has of these bytes, in hexadecimal digits.
@@ -87,3 +96,30 @@ class SentChecksum:
 def stored_checksum(algorithm: str, content: str) -> str:
     """Return the digest alone, in hexadecimal digits, from the ``bytes`` of HDFS's answer."""
     return content.lower()[:8] if algorithm == _COMPOSITE else content.lower()[_MD5_DIGITS]
+
+
+def _composed(crcs: NDArray[np.uint32]) -> int:
+    """CRC32C of the bytes of whose pieces of `CRC_BYTES`, one after the other, these are the CRCs.
+
+    The CRC of two pieces is that of the first, as if zeros had followed it, plus that of the second (sums have no
+    carry); neighbours are joined until one is left.  Zeros are a product with a matrix of 32 x 32 bits, whose columns
+    are kept as numbers; its square stands for twice as many.
+    """
+    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    zeros = np.concatenate([np.array([_POLYNOMIAL], dtype=np.uint32), bits[:-1]])  # one bit of 0
+    for _ in range((8 * CRC_BYTES).bit_length() - 1):
+        zeros = _product(zeros, zeros)
+    while len(crcs) > 1:
+        if len(crcs) % 2:
+            crcs = np.concatenate([np.zeros(1, dtype=np.uint32), crcs])  # as the CRC of nothing is
+        crcs = _product(zeros, crcs[0::2]) ^ crcs[1::2]
+        zeros = _product(zeros, zeros)
+    return int(crcs[0]) if len(crcs) else 0
+
+
+def _product(matrix: NDArray[np.uint32], values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Products of a matrix of bits, its columns as numbers, and values, without carry."""
+    found = np.zeros(len(values), dtype=np.uint32)
+    for bit, column in enumerate(matrix):
+        found ^= ((values >> np.uint32(bit)) & np.uint32(1)) * column
+    return found

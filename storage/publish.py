@@ -48,6 +48,7 @@ def publish(
     *,
     kind: PublishKind,
     patience_s: float = PATIENCE_S,
+    before_rename: Callable[[], None] = lambda: None,
 ) -> Result:
     """Write a file under a temporary name in the same folder, then rename it to `path`.
 
@@ -68,6 +69,9 @@ def publish(
         How long the store may fail [s], counted from the first failure; writes fail for some seconds after a DataNode
         died, and half a minute while a NameNode starts again.  There are three tries at least, however long each takes.
         A store that has never answered is given up sooner, see `storage.filesystem.open_store`.
+    before_rename
+        Called when the temporary file is whole, before its name shows: for what must be there earlier.  What it raises
+        ends the publishing.
 
     Returns
     -------
@@ -107,8 +111,9 @@ def publish(
             if taken:
                 raise FileExistsInStoreError(f"{store.url}/{path}: exists already and is written once")
         if isinstance(bare, DirectStore):
+            before_rename()
             return bare.write_whole(path, produce, overwrite=kind == "replace")
-        return _publish_once(bare, path, produce, kind, policy, leftovers, answered)
+        return _publish_once(bare, path, produce, kind, policy, leftovers, answered, before_rename)
 
     try:
         result = keep_trying(attempt, path, patience)
@@ -126,9 +131,11 @@ def publish(
     return result
 
 
-def publish_bytes(store: Store, path: str, data: bytes, *, kind: PublishKind) -> None:
+def publish_bytes(
+    store: Store, path: str, data: bytes, *, kind: PublishKind, before_rename: Callable[[], None] = lambda: None
+) -> None:
     """Publish a file that is at hand as a whole; see `publish`."""
-    publish(store, path, lambda handle: handle.write(data), kind=kind)
+    publish(store, path, lambda handle: handle.write(data), kind=kind, before_rename=before_rename)
 
 
 def is_temporary(path: str) -> bool:
@@ -160,6 +167,7 @@ def _publish_once(
     policy: RetryPolicy,
     leftovers: list[str],
     answered: Callable[[], None],
+    before_rename: Callable[[], None],
 ) -> Result:
     """One try; a temporary file that cannot be deleted now is added to `leftovers`."""
     folder, name = parent_of(path), path.rpartition("/")[2]
@@ -173,6 +181,7 @@ def _publish_once(
             _close_quietly(handle)
             raise
         handle.close()
+        before_rename()
         _rename_patiently(store, temporary, path, kind, policy)
     except BaseException:
         if not _delete_quietly(store, temporary):

@@ -209,6 +209,25 @@ def test_the_producers_error_is_told_even_if_the_clean_up_fails() -> None:
     assert not is_temporary("folder/a")
 
 
+def test_a_name_shows_only_after_what_must_be_there_earlier() -> None:
+    store = open_store("memory://earlier-name")
+    seen: list[list[bool]] = []
+
+    def look() -> None:
+        seen.append([is_temporary(entry.path) for entry in store.list_folder("")])
+
+    publish_bytes(store, "last.json", b"{}", kind="replace", before_rename=look)
+    assert seen == [[True]]
+    assert store.read_bytes("last.json") == b"{}"
+
+    def refuse() -> None:
+        raise ValueError("a file is missing")
+
+    with pytest.raises(ValueError, match="a file is missing"):
+        publish_bytes(store, "other.json", b"{}", kind="replace", before_rename=refuse)
+    assert [entry.path for entry in store.list_folder("")] == ["last.json"]
+
+
 def test_the_callers_handle_may_be_wrapped_and_closed() -> None:
     store = FailingStore()
 

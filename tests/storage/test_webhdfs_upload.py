@@ -9,6 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import google_crc32c
 import pytest
 
 from storage.errors import TransferDamagedError
@@ -51,6 +52,12 @@ def test_a_known_crc_and_what_cannot_be_told() -> None:
     for algorithm in ("MD5-of-0MD5-of-512CRC32", "MD5-of-0MD5-of-4096CRC32C", "new"):
         assert nine.expected(algorithm, 1 << 20) is None
     assert SentChecksum().expected("MD5-of-0MD5-of-512CRC32C", 1 << 20) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1024, 7 * 512 + 3, 100_003])
+def test_the_crc_of_all_bytes_follows_from_those_of_their_pieces(size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    assert sent(content, 700).crc32c == google_crc32c.value(content)
 
 
 @pytest.mark.hdfs
