@@ -32,6 +32,8 @@ _TAIL_BYTES = 131_072
 _TRAILER_BYTES = 8
 #: Before each value of a binary column stands its length.
 _LENGTH_BYTES = 4
+#: First bytes of what zstd packed; no cell is as long as they would say.
+_ZSTD_MAGIC = (0xFD2FB528).to_bytes(4, "little")
 #: What pyarrow raises on bytes that are no Parquet, names that are no UTF-8 among them.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
 
@@ -110,22 +112,28 @@ class ChunkFiles:
         self, name: str, group: Any, column: int, n_rows: int, fetched: FetchedGroups
     ) -> NDArray[np.int64]:
         """Unpack an int64 column of one row group, one number for each row; ChunkCorruptError as for `unpack_cells`."""
-        return self._unpack_page(name, group.column(column), 8 * n_rows, fetched).view("<i8")
+        return self._unpack_page(name, group.column(column), 8 * n_rows, fetched, packed=False).view("<i8")
 
-    def _unpack_page(self, name: str, column: Any, page_bytes: int, fetched: FetchedGroups) -> NDArray[np.uint8]:
-        """The values of a column chunk that is one page."""
+    def _unpack_page(
+        self, name: str, column: Any, page_bytes: int, fetched: FetchedGroups, *, packed: bool = True
+    ) -> NDArray[np.uint8]:
+        """The values of a column chunk that is one page, which may be `packed` by zstd.
+
+        Its bytes tell whether it is: pyarrow ends the process when it is asked for a codec that a footer does not name
+        rightly.
+        """
         try:
             start = column.data_page_offset - fetched.start
             stop = start + column.total_compressed_size
             head_bytes = column.total_uncompressed_size - page_bytes
             if not 0 <= start < start + head_bytes < stop <= len(fetched.content) or head_bytes <= 0:
                 raise ValueError(f"column {column.path_in_schema} is no page of {page_bytes} B")
-            packed = memoryview(fetched.content)[start + head_bytes : stop]
-            if column.compression == "UNCOMPRESSED":
-                if len(packed) != page_bytes:
-                    raise ValueError(f"column {column.path_in_schema} has {len(packed)} B, expected {page_bytes} B")
-                return np.frombuffer(packed, dtype=np.uint8)
-            unpacked = pa.Codec(column.compression.lower()).decompress(packed, decompressed_size=page_bytes)
+            stored = memoryview(fetched.content)[start + head_bytes : stop]
+            if not packed or stored[: len(_ZSTD_MAGIC)] != _ZSTD_MAGIC:
+                if len(stored) != page_bytes:
+                    raise ValueError(f"column {column.path_in_schema} has {len(stored)} B, expected {page_bytes} B")
+                return np.frombuffer(stored, dtype=np.uint8)
+            unpacked = pa.Codec("zstd").decompress(stored, decompressed_size=page_bytes)
             return np.frombuffer(unpacked, dtype=np.uint8)
         except _UNREADABLE as error:
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error

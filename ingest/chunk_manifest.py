@@ -17,6 +17,7 @@ from ingest.chunk_layout import ChunkKind, ChunkLayout, layout_name
 from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, IngestError, ScanDescriptionError, UnknownScanError
 from ingest.manifest import canonical_json, scan_from_json, scan_to_json
+from ingest.pixel_digests import ALGORITHMS, OLD_ALGORITHM, DigestAlgorithm
 from ingest.scan import check_scan_id
 from storage.errors import MissingFileError
 
@@ -45,7 +46,7 @@ class ChunkFile:
 
 @dataclass(frozen=True, slots=True)
 class PixelDigests:
-    """Sha256 of the source's pixels, little-endian, C order: (bin, row, col) of each view; whole arrays else.
+    """Digests of the source's pixels, little-endian, C order: (bin, row, col) of each view; whole arrays else.
 
     Flat and dark frames of camera positions have one digest for each position.
     """
@@ -54,6 +55,7 @@ class PixelDigests:
     flats: FieldDigests = None
     darks: FieldDigests = None
     bad_pixels: str | None = None
+    algorithm: DigestAlgorithm = OLD_ALGORITHM
 
     def of(self, kind: ChunkKind, position: int | None = None) -> str | None:
         """Digest of the flat or dark frames (of a camera position) or of the mask; None where there are none."""
@@ -84,7 +86,7 @@ class ScanManifest:
         """Identity of the scan: sha256 over its description and the digests of its pixels, in hexadecimal.
 
         It does not depend on how the pixels are cut into files or compressed, so the same scan uploaded with
-        other settings, or by another version, has the same one.
+        other settings has the same one, and one that is there keeps it.
         """
         identity = {"scan": scan_to_json(self.scan), "pixels": _digests_to_json(self.digests)}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
@@ -171,6 +173,7 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
                 flats=_field_digests(pixels["flats"]),
                 darks=_field_digests(pixels["darks"]),
                 bad_pixels=pixels["bad_pixels"],
+                algorithm=_require_algorithm(pixels.get("algorithm", OLD_ALGORITHM), source),
             ),
             layouts={name: ChunkLayout(**layout) for name, layout in sorted(values["layouts"].items())},
             files=tuple(file_from_json(file) for file in values["files"]),
@@ -203,8 +206,20 @@ def file_from_json(values: dict[str, Any]) -> ChunkFile:
 
 
 def _digests_to_json(digests: PixelDigests) -> dict[str, Any]:
-    """Digests as plain JSON values."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(digests).items()}
+    """Digests as plain JSON values; those of former versions name no algorithm, and keep their bytes."""
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(digests).items()}
+    if digests.algorithm == OLD_ALGORITHM:
+        del values["algorithm"]
+    return values
+
+
+def _require_algorithm(name: Any, source: str) -> DigestAlgorithm:
+    """The algorithm of digests, if it is known here."""
+    for algorithm in ALGORITHMS:
+        if name == algorithm:
+            return algorithm
+    known = " or ".join(ALGORITHMS)
+    raise ChunkCorruptError(f"{source} has digests of its pixels by {name!r}, expected {known}: update this program")
 
 
 def _field_digests(value: Any) -> FieldDigests:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes chunk files: Parquet with one row for each detector row and view block (border 2, ingest to store).
 
-The same pixels and layout give the same bytes, as long as pyarrow is the same: nothing of the time or the
+The same pixels and layout give the same bytes, as long as the zstd in pyarrow is the same: nothing of the time or the
 machine goes into a file.
 
 Pixels are stored as planes of bytes: the lowest bytes of a cell's pixels in one column, the next ones in another.  The
@@ -12,14 +12,15 @@ percent; mixed, both are in each other's way.  (Parquet's own BYTE_STREAM_SPLIT 
 from __future__ import annotations
 
 import json
-import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from isal import isal_zlib
 
+from ingest.block_planes import LENGTH_BYTES, BlockPlanes
 from ingest.errors import IngestError
+from ingest.parquet_pages import Page, PageColumn, ParquetFooter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
     from ingest.chunk_layout import ChunkLayout
 
-#: Version of the schema of chunk files and of the scan's manifest.json, and those that are read.
-CHUNK_SCHEMA_VERSION = 2
-READ_VERSIONS = (1, 2)
+#: Version of the schema of chunk files and of the scan's manifest.json, and those that are read.  Files of 2 and 3 are
+#: alike; since 3 the manifest names the algorithm of its digests.
+CHUNK_SCHEMA_VERSION = 3
+READ_VERSIONS = (1, 2, 3)
 
 KEY_COLUMNS = ("bin", "camera_position", "view_block", "detector_row")
 CHECKSUM_COLUMN = "crc32"
@@ -47,17 +49,6 @@ def pixel_columns(layout: ChunkLayout, schema_version: int) -> tuple[str, ...]:
     Cells of version 1 hold whole pixels.
     """
     return ("pixels",) if schema_version == 1 else tuple(f"byte{i}" for i in range(layout.dtype.itemsize))
-
-
-def chunk_schema(layout: ChunkLayout, schema_version: int = CHUNK_SCHEMA_VERSION) -> Any:
-    """Return the Arrow schema of a chunk file; checksum and pixels lie side by side: they are one ranged read."""
-    return pa.schema(
-        [
-            *(pa.field(name, pa.int32(), nullable=False) for name in KEY_COLUMNS),
-            pa.field(CHECKSUM_COLUMN, pa.int64(), nullable=False),
-            *(pa.field(name, pa.binary(), nullable=False) for name in pixel_columns(layout, schema_version)),
-        ]
-    )
 
 
 def chunk_metadata(
@@ -113,15 +104,12 @@ class ChunkFileWriter:
         self._blocks = blocks
         self._next_block = blocks[0]
         self._version = schema_version
-        self._schema = chunk_schema(layout, schema_version)
         self._about = chunk_metadata(scan_id, layout, bin_index, blocks, schema_version)
-        self._metadata: list[Any] = []
-        self._writer: Any = None
-
-    def abandon(self) -> None:
-        """Give an unfinished file up: write nothing more to the handle."""
-        if self._writer is not None:
-            self._writer.is_open = False
+        self._columns: list[PageColumn] = []
+        self._footer: ParquetFooter | None = None
+        self._codec = pa.Codec("zstd", compression_level=_LEVEL)
+        self._n_bytes = 0
+        self._group_bytes = np.zeros(len(layout.row_groups), dtype=np.int64)
 
     def write_block(self, block_index: int, frames: NDArray[Any]) -> None:
         """Append one view block.
@@ -139,99 +127,94 @@ class ChunkFileWriter:
             If it is not the turn of the block, or the array does not fit the layout.
         """
         layout = self._layout
-        if block_index != self._next_block or block_index >= self._blocks[1]:
-            raise IngestError(f"expected view block {self._next_block} of {self._blocks}, got {block_index}")
+        self._require_turn(block_index)
         start, stop = layout.view_blocks[block_index]
         expected = (stop - start, layout.n_rows, layout.n_cols)
         if frames.shape != expected or frames.dtype.newbyteorder("<") != layout.dtype:
             raise IngestError(
                 f"view block {block_index} must be {expected} {layout.pixel_type}, got {frames.shape} {frames.dtype}"
             )
-        if self._writer is None:
-            self._writer = self._open(frames)
-        for row_start, row_stop in layout.row_groups:
-            self._write_row_group(block_index, row_start, frames[:, row_start:row_stop])
+        planes = BlockPlanes(layout, len(pixel_columns(layout, self._version)))
+        planes.put_views(frames)
+        self.write_planes(block_index, planes)
+
+    def write_planes(self, block_index: int, planes: BlockPlanes) -> None:
+        """Append one view block, all of whose views are in `planes`; IngestError if it is not its turn."""
+        self._require_turn(block_index)
+        if self._footer is None:
+            self._footer = self._begin(planes.pages)
+        for group, (row_start, row_stop) in enumerate(self._layout.row_groups):
+            pages = [page[row_start:row_stop] for page in planes.pages]
+            self._group_bytes[group] += self._write_row_group(self._footer, block_index, row_start, pages)
         self._next_block += 1
 
     def close(self) -> list[int]:
         """Finish the file; return the stored bytes of each row group of a block, summed over the blocks."""
-        if self._next_block != self._blocks[1]:
-            self.abandon()
+        if self._footer is None or self._next_block != self._blocks[1]:
             raise IngestError(f"the file lacks the view blocks {self._next_block} to {self._blocks[1] - 1}")
-        self._writer.close()
-        metadata = self._metadata[0]
-        sizes = [stored_group_bytes(metadata.row_group(i)) for i in range(metadata.num_row_groups)]
-        return [int(x) for x in np.reshape(sizes, (-1, len(self._layout.row_groups))).sum(axis=0)]
+        self._handle.write(self._footer.to_bytes())
+        return [int(size) for size in self._group_bytes]
 
-    def _open(self, frames: NDArray[Any]) -> Any:
-        """The Parquet writer: which columns it compresses, the first view block tells."""
+    def _require_turn(self, block_index: int) -> None:
+        """Refuse a block whose turn it is not."""
+        if block_index != self._next_block or block_index >= self._blocks[1]:
+            raise IngestError(f"expected view block {self._next_block} of {self._blocks}, got {block_index}")
+
+    def _begin(self, pages: list[NDArray[np.uint8]]) -> ParquetFooter:
+        """Begin the file: which columns are compressed, the first view block tells."""
         pixels = pixel_columns(self._layout, self._version)
         packed = set(pixels)
         if self._version > 1:
-            rows = np.unique((2 * np.arange(SAMPLE_ROWS) + 1) * frames.shape[1] // (2 * SAMPLE_ROWS))
-            packed = {name for name, plane in zip(pixels, self._planes(frames[:, rows]), strict=True) if _pays(plane)}
-        writer = pq.ParquetWriter(
-            self._handle,
-            self._schema,
-            compression={name: "zstd" if name in packed else "none" for name in self._schema.names},
-            compression_level=dict.fromkeys(sorted(packed), _LEVEL) or None,
-            use_dictionary=False,
-            write_statistics=list(KEY_COLUMNS),
-            # One page for each row group: it is read as a whole anyway, and `chunk_files` counts on it.
-            data_page_size=2**30,
-            store_schema=False,
-            metadata_collector=self._metadata,
-        )
-        writer.add_key_value_metadata({METADATA_KEY: json.dumps(self._about, sort_keys=True)})
-        return writer
-
-    def _write_row_group(self, block_index: int, row_start: int, frames: NDArray[Any]) -> None:
-        """One row group: cells as bytes, with their checksums."""
-        n_rows = frames.shape[1]
-        planes = self._planes(frames)
-        offsets = np.arange(n_rows + 1, dtype=np.int32) * np.int32(planes[0].shape[1])
-        columns = [
-            pa.array(np.full(n_rows, self._bin_index, dtype=np.int32)),
-            pa.array(np.full(n_rows, self._layout.camera_position, dtype=np.int32)),
-            pa.array(np.full(n_rows, block_index, dtype=np.int32)),
-            pa.array(np.arange(row_start, row_start + n_rows, dtype=np.int32)),
-            pa.array(np.fromiter((cell_crc32(cells) for cells in zip(*planes, strict=True)), np.int64, n_rows)),
-            *(
-                pa.Array.from_buffers(pa.binary(), n_rows, [None, pa.py_buffer(offsets), pa.py_buffer(plane)])
-                for plane in planes
-            ),
+            n_rows = self._layout.n_rows
+            rows = np.unique((2 * np.arange(SAMPLE_ROWS) + 1) * n_rows // (2 * SAMPLE_ROWS))
+            samples = zip(pixels, pages, strict=True)
+            packed = {name for name, page in samples if self._pays(np.ascontiguousarray(page[rows, LENGTH_BYTES:]))}
+        self._columns = [
+            *(PageColumn(name, "int32") for name in KEY_COLUMNS),
+            PageColumn(CHECKSUM_COLUMN, "int64"),
+            *(PageColumn(name, "binary", "zstd" if name in packed else "none") for name in pixels),
         ]
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema), row_group_size=n_rows)
+        self._write(ParquetFooter.magic())
+        return ParquetFooter(self._columns, {METADATA_KEY: json.dumps(self._about, sort_keys=True)})
 
-    def _planes(self, frames: NDArray[Any]) -> list[NDArray[np.uint8]]:
-        """The columns of pixels of some rows, (row, byte) each, of frames (view, row, col)."""
-        dtype = self._layout.dtype
-        cells = np.array(frames.transpose(1, 0, 2), dtype=dtype, order="C").reshape(frames.shape[1], -1)
-        if self._version == 1 or dtype.itemsize == 1:
-            return [cells.view(np.uint8)]
-        words = cells.view(f"<u{dtype.itemsize}")
-        planes = [words.astype(np.uint8)]
-        for _ in range(1, dtype.itemsize):
-            words >>= np.uint8(8)
-            planes.append(words.astype(np.uint8))
-        return planes
+    def _write_row_group(
+        self, footer: ParquetFooter, block_index: int, row_start: int, pixels: list[NDArray[np.uint8]]
+    ) -> int:
+        """One row group: keys, checksums, cells; return its stored bytes."""
+        n_rows, offset = len(pixels[0]), self._n_bytes
+        keys = np.empty((len(KEY_COLUMNS), n_rows), dtype="<i4")
+        keys[:3] = [[self._bin_index], [self._layout.camera_position], [block_index]]
+        keys[3] = np.arange(row_start, row_start + n_rows)
+        cells = [page[:, LENGTH_BYTES:] for page in pixels]
+        checksums = np.fromiter((cell_crc32(row) for row in zip(*cells, strict=True)), "<i8", n_rows)
+        pages: list[Page] = []
+        small = []
+        for values in (*keys, checksums):
+            limits = None if values is checksums else (values[:1].tobytes(), values[-1:].tobytes())
+            pages.append(Page(values.nbytes, values.nbytes, limits))
+            small += [footer.page_head(pages[-1], n_rows), values.tobytes()]
+        self._write(b"".join(small))
+        for column, page in zip(self._columns[len(pages) :], pixels, strict=True):
+            content = page.data.cast("B")
+            stored = self._codec.compress(content, asbytes=True) if column.codec == "zstd" else content
+            pages.append(Page(len(stored), len(content)))
+            self._write(footer.page_head(pages[-1], n_rows))
+            self._write(stored)
+        return sum(footer.add_group(offset, n_rows, pages))
+
+    def _pays(self, cells: NDArray[np.uint8]) -> bool:
+        """Whether a plane is worth compressing, judged by a sample of it."""
+        return len(self._codec.compress(cells)) <= (1 - _LEAST_SAVING) * cells.nbytes
+
+    def _write(self, content: bytes | memoryview) -> None:
+        """The next bytes of the file."""
+        self._handle.write(content)
+        self._n_bytes += len(content)
 
 
 def cell_crc32(cells: Iterable[NDArray[np.uint8]]) -> int:
-    """CRC-32 of one detector row: of the bytes of its cells, one after the other."""
+    """CRC-32 of one detector row: of the bytes of its cells, one after the other (zlib's values, by ISA-L)."""
     value = 0
     for cell in cells:
-        value = zlib.crc32(cell.data, value)
+        value = isal_zlib.crc32(cell, value)
     return value
-
-
-def _pays(plane: NDArray[np.uint8]) -> bool:
-    """Whether a plane is worth compressing, judged by a sample of it."""
-    packed = pa.Codec("zstd", compression_level=_LEVEL).compress(plane)
-    return len(packed) <= (1 - _LEAST_SAVING) * plane.nbytes
-
-
-def stored_group_bytes(row_group: Any) -> int:
-    """Bytes that one row group takes in the file: a ranged read of it fetches about as many."""
-    columns = (row_group.column(i) for i in range(row_group.num_columns))
-    return sum(int(column.total_compressed_size) for column in columns)

@@ -21,13 +21,14 @@ from storage.checksum import HashingWriter
 from storage.publish import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from ingest.block_planes import BlockPlanes
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
@@ -83,6 +84,10 @@ class FileGroup:
             self.close()
             raise
 
+    def file_name(self, bin_index: int) -> str:
+        """Name of the file of a bin."""
+        return self._layout.file_name(bin_index, self._blocks)
+
     def give_up(self) -> None:
         """End the waiting of those who publish a file that will not be whole."""
         for spool in self._spools.values():
@@ -91,13 +96,17 @@ class FileGroup:
     def close(self) -> None:
         """Drop the temporary files, and what is not written yet; nobody may be publishing one any more."""
         self.give_up()
-        for writer in self._writers.values():
-            writer.abandon()
         self._stack.close()
 
     def submit_block(self, threads: Executor, block_index: int, frames: NDArray[Any]) -> list[Future[None]]:
         """Have one view block appended, frames (bin, view, row, col); all of it must be done before the next."""
         return [threads.submit(self._write, index, block_index, frames[index]) for index in self._writers]
+
+    def submit_planes(
+        self, threads: Executor, block_index: int, planes: Mapping[int, BlockPlanes]
+    ) -> list[Future[None]]:
+        """Have one view block appended, by bin; `planes` must not change until it is done."""
+        return [threads.submit(self._write_planes, index, block_index, planes[index]) for index in self._writers]
 
     def finish(self) -> None:
         """End the files: all blocks are written."""
@@ -106,39 +115,49 @@ class FileGroup:
                 self._group_bytes[index] = writer.close()
             self._spools[index].end(whole=True)
 
-    def publish(self, store: Store, bin_index: int, sent: Callable[[int], None]) -> tuple[ChunkFile, tuple[int, ...]]:
-        """Publish the file of one bin; return its entry and the stored bytes of its row groups.
+    def publish(
+        self,
+        store: Store,
+        bin_index: int,
+        sent: Callable[[int], None],
+        sent_all: Callable[[ChunkFile, tuple[int, ...]], None],
+    ) -> None:
+        """Publish the file of one bin.
 
         The file is sent while it grows.  `sent` is called with the number of bytes [B] that went out; what it raises
-        ends the file.
+        ends the file.  `sent_all` is called when all bytes did, with the file's entry and the stored bytes of its row
+        groups; the store then still has to take and verify them, and may ask for them once more.
 
         Raises
         ------
         SendStoppedError
             If the group is given up.
         """
-        spool, name = self._spools[bin_index], self._layout.file_name(bin_index, self._blocks)
+        spool, name = self._spools[bin_index], self.file_name(bin_index)
         path = f"{scan_folder(self._scan_id)}/{name}"
 
-        def copy(target: BinaryIO) -> tuple[str, int]:
+        def copy(target: BinaryIO) -> None:
             out = HashingWriter(target)
             while piece := self._read(spool, out.n_bytes, STALL_S):
                 out.write(piece)
                 sent(len(piece))
-            return out.sha256, out.n_bytes
+            file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, out.n_bytes, out.sha256)
+            sent_all(file, tuple(self._group_bytes[bin_index]))
 
         self._read(spool, 0, None)
         try:
-            sha256, n_bytes = publish(store, path, copy, kind="replace")
+            publish(store, path, copy, kind="replace")
         except _StalledError:
             spool.wait()
-            sha256, n_bytes = publish(store, path, copy, kind="replace")
-        file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_bytes, sha256)
-        return file, tuple(self._group_bytes[bin_index])
+            publish(store, path, copy, kind="replace")
 
     def _write(self, index: int, block_index: int, frames: NDArray[Any]) -> None:
         with self._disk_errors():
             self._writers[index].write_block(block_index, frames)
+
+    def _write_planes(self, index: int, block_index: int, planes: BlockPlanes) -> None:
+        with self._disk_errors():
+            self._writers[index].write_planes(block_index, planes)
 
     def _read(self, spool: _SpoolFile, offset: int, stall_s: float | None) -> bytes:
         with self._disk_errors():
@@ -164,6 +183,7 @@ class _SpoolFile(io.RawIOBase):
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle
         self._size = 0
+        self._wanted = 0
         self._changed = threading.Condition()
         self._whole: bool | None = None
 
@@ -181,7 +201,8 @@ class _SpoolFile(io.RawIOBase):
             while written < len(view):
                 written += self._handle.write(view[written:])
             self._size += written
-            self._changed.notify_all()
+            if self._size >= self._wanted:  # else nobody can go on, and waking up takes time
+                self._changed.notify_all()
         return written
 
     def end(self, *, whole: bool) -> None:
@@ -201,6 +222,7 @@ class _SpoolFile(io.RawIOBase):
         deadline = None if stall_s is None else time.monotonic() + stall_s
         with self._changed:
             while self._whole is None and self._size < offset + length:
+                self._wanted = offset + length
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise _StalledError

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import threading
@@ -17,25 +16,34 @@ import numpy as np
 
 from ingest.chunk_layout import KINDS, frames_layout, layout_name, projection_layout
 from ingest.chunk_manifest import PixelDigests, ScanManifest, manifest_path
-from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
-from ingest.frame_statistics import BinStatistics, frame_statistics, merge_statistics
+from ingest.errors import FrameFormatError, IncompleteScanError
 from ingest.frames import check_frames
+from ingest.pixel_digests import pixel_digest
 from ingest.sender import FileSender
 from ingest.spool import FileGroup
 from ingest.upload_report import UploadProgress, UploadReport, statistics_notes
-from ingest.upload_state import FileRecord, UploadState, begin_upload, record_file, require_same_pixels, sweep_upload
+from ingest.upload_state import (
+    FileRecord,
+    UploadState,
+    begin_upload,
+    record_file,
+    record_header,
+    require_same_pixels,
+    sweep_upload,
+)
+from ingest.upload_views import require_shape, upload_views
 from storage.errors import StorageError
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ingest.chunk_layout import ChunkKind, ChunkLayout
-    from ingest.chunk_manifest import FieldDigests
+    from ingest.chunk_manifest import ChunkFile, FieldDigests
+    from ingest.frame_statistics import BinStatistics
     from ingest.readers import ScanReader
     from ingest.scan import FieldFrames, Scan
     from ingest.upload_report import UploadStage
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
 
 #: Threads that digest and compress.
 MAX_THREADS = 4
+#: The records of the last files are not written where all files are there before [s].
+RECORD_DELAY_S = 1.0
 #: Progress while files are sent [s].
 TELL_EVERY_S = 0.25
 
@@ -70,7 +80,7 @@ class UploadRun:
     files_kept: int = 0
     sent_bytes: int = 0
     statistics: tuple[BinStatistics, ...] | None = None
-    records: list[FileRecord] = field(default_factory=list)
+    records: dict[str, FileRecord] = field(default_factory=dict)
     _send_started_s: float | None = None
     _sent_told_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -109,10 +119,16 @@ class UploadRun:
                 self._sent_told_s = now_s
                 self._tell("writing")
 
-    def count_file(self, record: FileRecord, *, kept: bool) -> None:
-        """Count a file that is in the store."""
+    def add_record(self, record: FileRecord) -> bool:
+        """Keep the record of a file that is in the store or on its way; return whether it is the first of the file."""
         with self._lock:
-            self.records.append(record)
+            is_first = record.file.name not in self.records
+            self.records[record.file.name] = record
+            return is_first
+
+    def count_file(self, *, kept: bool) -> None:
+        """Count a file that is in the store, and need not be sent again."""
+        with self._lock:
             if kept:
                 self.files_kept += 1
             else:
@@ -146,7 +162,7 @@ def run_upload(run: UploadRun, *, restart: bool = False) -> UploadReport:
     """
     path = manifest_path(run.scan.scan_id)
     was_there = run.store.exists(path)
-    again = replace(run, records=[], _lock=threading.Lock())
+    again = replace(run, records={}, _lock=threading.Lock())
     try:
         return _run_once(run, restart)
     except StorageError as error:
@@ -170,20 +186,27 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
         FileSender(run.streams) as sender,
         ThreadPoolExecutor(n_threads, thread_name_prefix="conepacs-spool") as threads,
     ):
-        work = _Work(run, state, sender, threads)
+        if state.header is not None:
+            sender.send_first(functools.partial(record_header, run.store, scan.scan_id, state.header))
+        work = UploadWork(run, state, sender, threads)
         # While a scanner writes, its flat frames may come last.
         if run.wait_for_view is None:
             _upload_fields(work, layouts, digests)
-        view_digests = _upload_views(work)
+        view_digests = upload_views(work)
         if run.wait_for_view is not None:
             _upload_fields(work, layouts, digests)
+        sender.wait_sent()
+        manifest = _manifest(run, state, layouts, PixelDigests(
+            tuple(view_digests), _field_digests("flat", scan.flats, digests),
+            _field_digests("dark", scan.darks, digests), digests.get("bad_pixels"), state.algorithm,
+        ))  # fmt: skip
+        # A store takes its time to end a file: the manifest is written meanwhile, and shown when all files are there.
+        if state.manifest is None or manifest.files != state.manifest.files:
+            publish_bytes(
+                run.store, manifest_path(scan.scan_id), manifest.to_bytes(), kind="replace",
+                before_rename=sender.wait_published,
+            )  # fmt: skip
         sender.wait()
-    manifest = _manifest(run, state, layouts, PixelDigests(
-        tuple(view_digests), _field_digests("flat", scan.flats, digests),
-        _field_digests("dark", scan.darks, digests), digests.get("bad_pixels"),
-    ))  # fmt: skip
-    if state.manifest is None or manifest.files != state.manifest.files:
-        publish_bytes(run.store, manifest_path(scan.scan_id), manifest.to_bytes(), kind="replace")
     sweep_upload(run.store, manifest)
     run.tell("done")
     statistics = run.statistics or ()
@@ -205,7 +228,7 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     )
 
 
-class _Work(NamedTuple):
+class UploadWork(NamedTuple):
     """An upload that runs: what was found of it, what sends its files, and what digests and compresses."""
 
     run: UploadRun
@@ -213,19 +236,26 @@ class _Work(NamedTuple):
     sender: FileSender
     threads: ThreadPoolExecutor
 
-    def begin_group(self, layout: ChunkLayout, blocks: tuple[int, int], pixels_sha256: list[str]) -> FileGroup:
+    def begin_group(
+        self, layout: ChunkLayout, blocks: tuple[int, int], pixel_digests: list[str], *, last: bool = False
+    ) -> FileGroup:
         """Open the files of some view blocks that are not there, and have them sent while they are built.
 
-        Until they are whole, `pixels_sha256` has been filled with the digests of the source's pixels in them.
+        Until they are whole, `pixel_digests` has been filled with the digests of the source's pixels in them.  After
+        the `last` group comes the manifest.
         """
         self.sender.make_room()
         run, records = self.run, self.state.records
         missing = [index for index in range(layout.n_bins) if layout.file_name(index, blocks) not in records]
         version = self.state.schema_version
         group = FileGroup(layout, run.scan.scan_id, blocks, missing, run.spool_folder, version)
-        sends = [functools.partial(self._send, group, index, pixels_sha256) for index in missing]
+        sends = [functools.partial(self._send, group, index, pixel_digests, last) for index in missing]
         self.sender.send(group, sends)
         return group
+
+    def lacks_files(self, layout: ChunkLayout, blocks: tuple[int, int]) -> bool:
+        """Whether a file of these view blocks is not there."""
+        return any(layout.file_name(index, blocks) not in self.state.records for index in range(layout.n_bins))
 
     def end_group(self, group: FileGroup, layout: ChunkLayout, blocks: tuple[int, int]) -> None:
         """All blocks are written: the files are whole, and those that were there before are counted."""
@@ -233,9 +263,10 @@ class _Work(NamedTuple):
         for index in range(layout.n_bins):
             record = self.state.records.get(layout.file_name(index, blocks))
             if record is not None:
-                self.run.count_file(record, kept=True)
+                self.run.add_record(record)
+                self.run.count_file(kept=True)
 
-    def _send(self, group: FileGroup, index: int, pixels_sha256: list[str]) -> None:
+    def _send(self, group: FileGroup, index: int, pixel_digests: list[str], last: bool) -> None:
         """Publish one file of a group and record it."""
         run = self.run
 
@@ -243,53 +274,19 @@ class _Work(NamedTuple):
             self.sender.go_on()
             run.count_sent(n_bytes)
 
-        file, group_bytes = group.publish(run.store, index, sent)
-        record = FileRecord(file, group_bytes, tuple(pixels_sha256))
-        if self.state.manifest is None:
-            record_file(run.store, run.scan.scan_id, record)
-        run.count_file(record, kept=False)
+        def sent_all(file: ChunkFile, group_bytes: tuple[int, ...]) -> None:
+            if run.add_record(FileRecord(file, group_bytes, tuple(pixel_digests))):
+                self.sender.sent()
+
+        group.publish(run.store, index, sent, sent_all)
+        self.sender.published()
+        # Nobody needs the records of the last files: the manifest follows at once.
+        if self.state.manifest is None and not (last and self.sender.has_all(RECORD_DELAY_S)):
+            record_file(run.store, run.scan.scan_id, run.records[group.file_name(index)], self.state.algorithm)
+        run.count_file(kept=False)
 
 
-def _upload_views(work: _Work) -> list[str]:
-    """Upload the projections; return the digest of every view."""
-    run, state, layout = work.run, work.state, work.state.layout
-    digests: list[str] = []
-    for blocks in layout.file_blocks:
-        names = [layout.file_name(index, blocks) for index in range(layout.n_bins)]
-        whole = any(name not in state.records for name in names)
-        expected = _expected_views(state, layout, blocks)
-        in_group: list[str] = []
-        group = work.begin_group(layout, blocks, in_group)
-        for block in range(*blocks):
-            work.sender.require_sound()
-            for start, frames in _read_block(run, layout, block, whole=whole):
-                writing = group.submit_block(work.threads, block, frames) if whole else []
-                found = _take_views(work, frames, writing)
-                for view, digest in enumerate(found, start=start):
-                    require_same_pixels(run.scan, state, f"view {view}", digest, expected.get(view, digest))
-                in_group += found
-                n_views = frames.shape[1]
-                del frames  # before the next block is read: the memory is for one
-                run.count_views(n_views)
-        work.end_group(group, layout, blocks)
-        digests += in_group
-    return digests
-
-
-def _take_views(work: _Work, frames: NDArray[Any], writing: list[Future[None]]) -> list[str]:
-    """Digest views (bin, view, row, col) and count their pixels while they are written; return the digests."""
-    threads, run = work.threads, work.run
-    digests = [threads.submit(_view_digest, frames[:, view]) for view in range(frames.shape[1])]
-    counts = [threads.submit(frame_statistics, index, frames[index]) for index in range(len(frames))]
-    running: list[Future[Any]] = [*writing, *digests, *counts]
-    wait(running)
-    for written in writing:
-        written.result()
-    run.statistics = merge_statistics(run.statistics, tuple(one.result() for one in counts))
-    return [one.result() for one in digests]
-
-
-def _upload_fields(work: _Work, layouts: dict[str, ChunkLayout], digests: dict[str, str]) -> None:
+def _upload_fields(work: UploadWork, layouts: dict[str, ChunkLayout], digests: dict[str, str]) -> None:
     """Upload flat and dark frames and the mask of bad pixels, as far as the scan has them."""
     run, state = work.run, work.state
     scan = run.scan
@@ -304,12 +301,12 @@ def _upload_fields(work: _Work, layouts: dict[str, ChunkLayout], digests: dict[s
                 require_same_pixels(scan, state, what, "", recorded)
             continue
         layout = frames_layout(kind, scan, frames.shape[1], position)
-        digest = hashlib.sha256(_little_endian(frames).data).hexdigest()
+        digest = pixel_digest([frames], state.algorithm)
         blocks = (0, layout.n_view_blocks)
         for index in range(layout.n_bins):
             record = state.records.get(layout.file_name(index, blocks))
             if record is not None:
-                require_same_pixels(scan, state, what, digest, record.pixels_sha256[0])
+                require_same_pixels(scan, state, what, digest, record.pixel_digests[0])
         if old is not None:
             require_same_pixels(scan, state, what, digest, recorded)
         group = work.begin_group(layout, blocks, [digest])
@@ -343,7 +340,7 @@ def _field_arrays(reader: ScanReader) -> Iterator[tuple[ChunkKind, int | None, N
                     f"{source}: it says {end - first} {kind} frames{where}, its files hold {found}"
                 )
             if frames is not None:
-                _check_shape(frames, (len(scan.bins), found, scan.n_rows, scan.n_cols), scan, f"{kind} frames")
+                require_shape(frames, (len(scan.bins), found, scan.n_rows, scan.n_cols), scan, f"{kind} frames")
                 check_frames(frames, first, source, kind=f"{kind} frame")
             yield kind, position, frames
     mask = reader.read_bad_pixels()
@@ -361,76 +358,21 @@ def _field_digests(kind: ChunkKind, described: FieldFrames | None, digests: dict
     return tuple(digests[layout_name(kind, position)] for position in described.positions)
 
 
-def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The views of a block, (bin, view, row, col) and checked; in pieces that fit the memory unless `whole`."""
-    scan = run.scan
-    first, end = layout.view_blocks[block]
-    view_bytes = layout.pixel_bytes // layout.n_views
-    step = max(1, min(end - first, run.memory_bytes // view_bytes))
-    if whole and step < end - first:
-        raise IngestError(
-            f"scan {scan.scan_id}: its upload was begun with {(end - first) * view_bytes} B of memory, "
-            f"got {run.memory_bytes} B: give it as much, or begin anew with restart"
-        )
-    for start in range(first, end, step):
-        stop = min(start + step, end)
-        if run.wait_for_view is not None:
-            run.wait_for_view(stop)
-        frames = run.reader.read_views(start, stop)
-        _check_shape(frames, (len(scan.bins), stop - start, scan.n_rows, scan.n_cols), scan, f"views {start}:{stop}")
-        check_frames(frames, start, f"scan {scan.scan_id}", content=scan.content)
-        yield start, frames
-        del frames
-
-
 def _manifest(
     run: UploadRun, state: UploadState, layouts: dict[str, ChunkLayout], digests: PixelDigests
 ) -> ScanManifest:
     """The manifest; of a scan that is there already it differs at most in files that were written again."""
     files = sorted(
-        (record.file for record in run.records), key=lambda f: (KINDS.index(f.kind), f.bin_index, f.blocks, f.name)
+        (record.file for record in run.records.values()),
+        key=lambda f: (KINDS.index(f.kind), f.bin_index, f.blocks, f.name),
     )
     layout = state.layout
     if state.manifest is not None:
         group_bytes = state.manifest.group_bytes
     else:
         totals = np.zeros((layout.n_bins, len(layout.row_groups)), dtype=np.int64)
-        for record in run.records:
+        for record in run.records.values():
             if record.file.kind == "projection":
                 totals[record.file.bin_index] += record.group_bytes
         group_bytes = tuple(tuple(int(size) for size in sizes) for sizes in totals)
     return ScanManifest(run.scan, digests, layouts, tuple(files), group_bytes, state.schema_version)
-
-
-def _expected_views(state: UploadState, layout: ChunkLayout, blocks: tuple[int, int]) -> dict[int, str]:
-    """Digests that the views of these blocks must have, as far as they were uploaded before."""
-    start, stop = layout.file_views(blocks)
-    if state.manifest is not None:
-        return dict(zip(range(start, stop), state.manifest.digests.views[start:stop], strict=True))
-    expected: dict[int, str] = {}
-    for index in range(layout.n_bins):
-        record = state.records.get(layout.file_name(index, blocks))
-        if record is not None:
-            expected.update(zip(range(start, stop), record.pixels_sha256, strict=True))
-    return expected
-
-
-def _view_digest(frames: NDArray[Any]) -> str:
-    """Sha256 of a view over all bins; frames (bin, row, col)."""
-    digest = hashlib.sha256()
-    for energy_bin in frames:
-        digest.update(_little_endian(energy_bin).data)
-    return digest.hexdigest()
-
-
-def _little_endian(frames: NDArray[Any]) -> NDArray[Any]:
-    """Frames in C order, little-endian; no copy where they are so already."""
-    return np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("<"))
-
-
-def _check_shape(frames: NDArray[Any], shape: tuple[int, ...], scan: Scan, what: str) -> None:
-    """Refuse frames of another shape or type than the scan says."""
-    if frames.shape != shape or frames.dtype.newbyteorder("=") != np.dtype(scan.pixel_type):
-        raise FrameFormatError(
-            f"scan {scan.scan_id}: {what} must be {shape} {scan.pixel_type}, got {frames.shape} {frames.dtype}"
-        )

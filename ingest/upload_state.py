@@ -26,12 +26,14 @@ from ingest.chunk_manifest import (
 from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, ScanConflictError
 from ingest.manifest import canonical_json, scan_to_json
+from ingest.pixel_digests import ALGORITHMS, NEW_ALGORITHM, OLD_ALGORITHM
 from storage.errors import MissingFileError, StorageError
 from storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ingest.pixel_digests import DigestAlgorithm
     from ingest.scan import Scan
     from storage.filesystem import Store
 
@@ -50,7 +52,7 @@ class FileRecord:
 
     file: ChunkFile
     group_bytes: tuple[int, ...]
-    pixels_sha256: tuple[str, ...]
+    pixel_digests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +65,20 @@ class UploadState:
     manifest : of the stored scan if the upload was finished before, else None.
     records : by file name, the chunk files that need not be written again.
     schema_version : in which the scan was begun, and goes on.
+    algorithm : of the digests of its pixels, likewise.
+    header : of an upload that begins now, to be stored by `record_header` before its first file; else None.
     """
 
     layout: ChunkLayout
     manifest: ScanManifest | None
     records: dict[str, FileRecord]
     schema_version: int
+    algorithm: DigestAlgorithm
+    header: bytes | None = None
 
 
 def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool = False) -> UploadState:
-    """Find out what is there of a scan, and note what is begun.
+    """Find out what is there of a scan.
 
     Parameters
     ----------
@@ -93,15 +99,20 @@ def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool
                 "give this one another id"
             )
         records = dict(_complete_files(store, manifest))
-        return UploadState(manifest.layouts["projection"], manifest, records, manifest.schema_version)
+        layout, algorithm = manifest.layouts["projection"], manifest.digests.algorithm
+        return UploadState(layout, manifest, records, manifest.schema_version, algorithm)
     folder = scan_folder(scan.scan_id)
     if restart:
         store.delete(folder, recursive=True)
     begun = _read_json(store, f"{folder}/{UPLOAD_FOLDER}/{_HEADER_NAME}")
     if begun is None:
-        header = {"schema_version": CHUNK_SCHEMA_VERSION, "scan": scan_to_json(scan), "layout": asdict(layout)}
-        publish_bytes(store, f"{folder}/{UPLOAD_FOLDER}/{_HEADER_NAME}", canonical_json(header), kind="replace")
-        return UploadState(layout, None, {}, CHUNK_SCHEMA_VERSION)
+        header = {
+            "schema_version": CHUNK_SCHEMA_VERSION,
+            "digest_algorithm": NEW_ALGORITHM,
+            "scan": scan_to_json(scan),
+            "layout": asdict(layout),
+        }
+        return UploadState(layout, None, {}, CHUNK_SCHEMA_VERSION, NEW_ALGORITHM, canonical_json(header))
     keys = differing_keys(scan_to_json(scan), begun.get("scan", {}))
     if keys or begun.get("schema_version") not in READ_VERSIONS:
         raise ScanConflictError(
@@ -109,8 +120,11 @@ def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool
             f"{', '.join(keys) or 'its schema version'}: begin anew with restart, or give this one another id"
         )
     try:
-        layout, records = ChunkLayout(**begun["layout"]), dict(_recorded_files(store, folder))
-        return UploadState(layout, None, records, begun["schema_version"])
+        algorithm = begun.get("digest_algorithm", OLD_ALGORITHM)
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"digests of the algorithm {algorithm!r}")
+        layout, records = ChunkLayout(**begun["layout"]), dict(_recorded_files(store, folder, algorithm))
+        return UploadState(layout, None, records, begun["schema_version"], algorithm)
     except (KeyError, TypeError, ValueError) as error:
         raise ChunkCorruptError(
             f"the state of the unfinished upload of scan {scan.scan_id} in {store.url} is malformed ({error!r}); "
@@ -118,12 +132,17 @@ def begin_upload(store: Store, scan: Scan, layout: ChunkLayout, *, restart: bool
         ) from error
 
 
-def record_file(store: Store, scan_id: str, record: FileRecord) -> None:
+def record_header(store: Store, scan_id: str, header: bytes) -> None:
+    """Note that an upload is begun."""
+    publish_bytes(store, f"{scan_folder(scan_id)}/{UPLOAD_FOLDER}/{_HEADER_NAME}", header, kind="replace")
+
+
+def record_file(store: Store, scan_id: str, record: FileRecord, algorithm: DigestAlgorithm) -> None:
     """Note that a chunk file is published."""
     values = {
         "file": file_to_json(record.file),
         "group_bytes": list(record.group_bytes),
-        "pixels_sha256": list(record.pixels_sha256),
+        f"pixels_{algorithm}": list(record.pixel_digests),
     }
     path = f"{scan_folder(scan_id)}/{UPLOAD_FOLDER}/{record.file.name}.json"
     publish_bytes(store, path, canonical_json(values), kind="replace")
@@ -179,7 +198,7 @@ def _complete_files(store: Store, manifest: ScanManifest) -> Iterator[tuple[str,
             yield file.name, FileRecord(file, (), pixels)
 
 
-def _recorded_files(store: Store, folder: str) -> Iterator[tuple[str, FileRecord]]:
+def _recorded_files(store: Store, folder: str, algorithm: DigestAlgorithm) -> Iterator[tuple[str, FileRecord]]:
     """The files of an unfinished upload that are recorded and there with their size."""
     for entry in store.list_folder(f"{folder}/{UPLOAD_FOLDER}"):
         name = entry.path.rsplit("/", 1)[-1]
@@ -189,7 +208,7 @@ def _recorded_files(store: Store, folder: str) -> Iterator[tuple[str, FileRecord
         if values is None:
             continue
         record = FileRecord(
-            file_from_json(values["file"]), tuple(values["group_bytes"]), tuple(values["pixels_sha256"])
+            file_from_json(values["file"]), tuple(values["group_bytes"]), tuple(values[f"pixels_{algorithm}"])
         )
         if _is_complete(store, folder, record.file):
             yield record.file.name, record

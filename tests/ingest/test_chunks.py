@@ -251,7 +251,7 @@ def test_a_dark_edge_does_not_decide_how_all_is_stored():
 
 
 @pytest.mark.parametrize("pixel_type", ["uint8", "uint16", "uint32", "float32"])
-@pytest.mark.parametrize("schema_version", [1, 2])
+@pytest.mark.parametrize("schema_version", [1, 2, 3])
 def test_every_type_is_read_in_either_version(schema_version, pixel_type):
     rng = np.random.default_rng(4)
     scan = small_scan(n_views=5, n_bins=1, n_rows=40, n_cols=7, pixel_type=pixel_type)
