@@ -16,6 +16,7 @@ from cli.output import mebibytes, print_json, print_pairs, stage_progress
 from cli.settings import StoreSettings, load
 
 if TYPE_CHECKING:
+    from ingest.scan import Scan
     from ingest.upload import UploadProgress, UploadReport
 
 SourceArgument = Annotated[Path, typer.Argument(help="File or folder that the scanner wrote.", metavar="SOURCE")]
@@ -75,6 +76,7 @@ def upload(
         conepacs upload stone/ --store webhdfs://namenode:9870/pacs --streams 8
         conepacs upload /scanner/today/ --watch --timeout-s 600
     """
+    from ingest.chunks import open_scan_chunks
     from ingest.readers import SourceOptions, open_source
     from ingest.upload import upload as upload_scan
     from ingest.upload import watch as watch_scan
@@ -108,6 +110,8 @@ def upload(
         print_json(dataclasses.asdict(report))
         return
     _print_report(report, target.url)
+    if not report.unchanged:
+        _print_findings(open_scan_chunks(target, report.scan_id).scan)
     scan = f"{report.scan_id} --store {shlex.quote(store)}" if store else report.scan_id
     typer.echo(f"next: conepacs plan {scan}\nthen: conepacs reconstruct {scan}")
 
@@ -136,3 +140,13 @@ def _print_report(report: UploadReport, url: str) -> None:
         *(("note", note) for note in report.notes),
     ]
     print_pairs("uploaded", rows)
+
+
+def _print_findings(scan: Scan) -> None:
+    """Tell at once what the description gives away; conepacs inspect looks at the pixels too."""
+    from ingest.inspect_faults import described_findings
+    from ingest.inspect_geometry import geometry_facts
+
+    facts = None if scan.geometry is None else geometry_facts(scan.geometry)
+    for finding in described_findings(scan, facts, scan.n_views):
+        typer.echo(f"{finding.severity}: {finding.text}")

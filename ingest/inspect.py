@@ -16,6 +16,7 @@ from ingest.frame_statistics import BinStatistics, add_statistics
 from ingest.frames import check_frames
 from ingest.inspect_faults import Finding, PixelFaults, find_faults, find_pixel_faults, truncated_sides
 from ingest.inspect_geometry import GeometryFacts, geometry_facts
+from reconstruction.orbits import camera_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,7 +184,7 @@ def inspection_table(inspection: Inspection) -> list[tuple[str, str]]:
             "-" if geometry.center_col is None else f"column {geometry.center_col:.2f}, row {geometry.center_row:.2f}"
         )
         rows += [
-            ("orbit", "circular" if geometry.is_circular else "general poses"),
+            ("orbit", geometry.orbit),
             ("source to axis, to detector", f"{geometry.sod_mm:.3f} mm, {geometry.sdd_mm:.3f} mm"),
             ("magnification", f"{geometry.magnification:.4f}"),
             ("pixel pitch (v, u)", "{:.5f} x {:.5f} mm".format(*geometry.pitch_mm)),
@@ -218,7 +219,8 @@ def _inspect(
     """Read the sample view by view and draw the conclusions; `fields` are mean flats and darks (bin, row, col)."""
     statistics: tuple[BinStatistics, ...] | None = None
     samples: list[NDArray[Any]] = []
-    always_zero = np.ones((len(scan.bins), scan.n_rows, scan.n_cols), dtype=np.bool_)
+    # A line integral of 0 is air, a count of 0 in every view a dead pixel.
+    always_zero = np.full((len(scan.bins), scan.n_rows, scan.n_cols), scan.content != "line_integrals")
     truncated: list[tuple[bool, bool]] = []
     stride = max(1, scan.n_rows * scan.n_cols // _PERCENTILE_PIXELS)
     for view in views:
@@ -254,11 +256,24 @@ def _inspect(
         geometry=geometry,
         bins=bins,
         findings=find_faults(
-            scan, geometry, available, [(b.statistics, b.faults) for b in bins], np.mean(truncated, axis=0)
+            scan,
+            geometry,
+            available,
+            [(b.statistics, b.faults) for b in bins],
+            _truncated_shares(scan, views, np.array(truncated)),
         ),
         stored_bytes=stored_bytes,
         manifest_sha256=manifest_sha256,
     )
+
+
+def _truncated_shares(scan: Scan, views: tuple[int, ...], truncated: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of the views in which the sample covers the first, and the last columns; of the outer camera positions."""
+    if scan.geometry is None:
+        return np.asarray(truncated.mean(axis=0), dtype=np.float64)
+    positions = camera_positions(scan.geometry)
+    outer = [truncated[positions[list(views)] == last, side] for side, last in enumerate((0, positions.max()))]
+    return np.array([side.mean() if side.size else 0.0 for side in outer])
 
 
 def _spread(n_views: int, n_sampled: int) -> tuple[int, ...]:

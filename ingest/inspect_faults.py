@@ -34,6 +34,10 @@ ZERO_SHARE = 1e-2
 BAD_SHARE = 1e-2
 #: A step between views may differ from the mean one by this share of it.
 STEP_SHARE = 0.01
+#: Pixel pitches and ways from source to detector that there are [mm], and the least arc of a scan [deg].
+PITCHES_MM = (1e-4, 10.0)
+DISTANCES_MM = (2.0, 20_000.0)
+LEAST_ARC_DEG = 7.0
 _EDGE_BANDS = 16
 
 
@@ -136,17 +140,24 @@ def find_faults(
         Share of the sampled views in which the sample covers the panel's first, and last columns.
     """
     found = [
-        *_scan_findings(scan, available_views),
-        *(_geometry_findings(scan, geometry) if geometry is not None else ()),
+        *described_findings(scan, geometry, available_views),
         *(finding for statistics, faults in bins for finding in _bin_findings(scan, statistics, faults)),
     ]
     for share, side in zip(truncated, ("first", "last"), strict=True):
-        if share > EDGE_VIEWS:
+        if share > EDGE_VIEWS and not (geometry is not None and geometry.short_side == side):
             found.append(_fault(
                 f"the sample covers the {side} columns of the panel in {share:.0%} of the views that were looked at: "
                 "it is truncated, and values near its rim will be too high"
             ))  # fmt: skip
     return tuple(sorted(found, key=lambda finding: finding.severity != "fault"))
+
+
+def described_findings(scan: Scan, geometry: GeometryFacts | None, available_views: int) -> list[Finding]:
+    """Return what the description and the poses tell, without a look at the pixels."""
+    found = list(_scan_findings(scan, available_views))
+    if geometry is not None:
+        found += [*_geometry_findings(scan, geometry), *_unit_findings(scan, geometry)]
+    return found
 
 
 def _scan_findings(scan: Scan, available_views: int) -> Iterator[Finding]:
@@ -163,12 +174,6 @@ def _scan_findings(scan: Scan, available_views: int) -> Iterator[Finding]:
         if scan.darks is None and any(energy_bin.kind == "integrating" for energy_bin in scan.bins):
             yield _remark("there are no dark frames: the dark current of an integrating detector stays in the counts")
         yield from _position_findings(scan)
-    wanted = math.ceil(math.pi / 2 * scan.n_cols)
-    if scan.n_views < wanted:
-        yield _remark(
-            f"{scan.n_views} views are few for {scan.n_cols} columns: at the rim of the field the panel's resolution "
-            f"wants pi/2 x {scan.n_cols} = {wanted}; streaks are likely"
-        )
 
 
 def _position_findings(scan: Scan) -> Iterator[Finding]:
@@ -194,12 +199,18 @@ def _position_findings(scan: Scan) -> Iterator[Finding]:
 
 def _geometry_findings(scan: Scan, geometry: GeometryFacts) -> Iterator[Finding]:
     """What the poses tell."""
+    n_views, wanted = round(geometry.views_per_turn), math.ceil(math.pi / 2 * geometry.panel_columns)
+    if n_views < wanted:
+        yield _remark(
+            f"{n_views} views are few for {geometry.panel_columns} columns: at the rim of the field the panel's "
+            f"resolution wants pi/2 x {geometry.panel_columns} = {wanted}; streaks are likely"
+        )
     if geometry.field_radius_mm <= 0:
         yield _fault(
             "the panel does not see the rotation axis on both sides in every view: it ends "
             f"{-geometry.field_radius_mm:.3f} mm from it"
         )
-    elif geometry.reach_radius_mm > 1.02 * geometry.field_radius_mm:
+    elif geometry.short_side is not None:
         yield _remark(
             f"the panel is offset: it sees {geometry.field_radius_mm:.3f} mm on one side of the axis and "
             f"{geometry.reach_radius_mm:.3f} mm on the other"
@@ -213,8 +224,23 @@ def _geometry_findings(scan: Scan, geometry: GeometryFacts) -> Iterator[Finding]
             f"the views are not evenly spaced: steps differ by up to {geometry.step_deviation_deg:.4f} degrees from "
             f"their mean {geometry.step_deg:.4f}"
         )
-    if not geometry.is_circular:
-        yield _remark("the poses are not those of one circle with an upright panel: the slower general way is taken")
+    if geometry.orbit.startswith("neither"):
+        yield _fault(
+            "the source moves on no circle, stack of circles or helix: such a scan is refused; its parts may be one"
+        )
+    elif geometry.orbit == "circle":
+        yield _remark("the poses of the views are not exactly those of one circle: each view is taken with its own")
+
+
+def _unit_findings(scan: Scan, geometry: GeometryFacts) -> Iterator[Finding]:
+    """Lengths and angles that look like those of another unit."""
+    pitch = max(geometry.pitch_mm)
+    if not PITCHES_MM[0] <= pitch <= PITCHES_MM[1]:
+        yield _fault(f"a pixel pitch of {pitch:g} mm cannot be that of a detector: lengths are in mm")
+    if not DISTANCES_MM[0] <= geometry.sdd_mm <= DISTANCES_MM[1]:
+        yield _fault(f"a way of {geometry.sdd_mm:g} mm from source to detector is not likely: lengths are in mm")
+    if scan.n_views > 2 and geometry.arc_deg < LEAST_ARC_DEG:
+        yield _fault(f"the views cover {geometry.arc_deg:.4g} degrees only: angles are in degrees, not in radians")
 
 
 def _bin_findings(scan: Scan, statistics: BinStatistics, faults: PixelFaults) -> Iterator[Finding]:

@@ -31,6 +31,16 @@ def test_upload_says_what_it_did_and_what_comes_next(sample_scan, capsys, workin
     assert (working_folder / "conepacs-store" / "scans" / "sample-marker" / "manifest.json").is_file()
 
 
+def test_upload_tells_at_once_what_cannot_be_right(sample_scan, capsys, working_folder):
+    folder = working_folder / "wrong"
+    shutil.copytree(sample_scan, folder)
+    text = (folder / "scan.toml").read_text()
+    (folder / "scan.toml").write_text(text.replace("arc_deg = 360.0", "arc_deg = 6.2832"))
+    told = conepacs(capsys, "upload", folder)
+    assert told.code == 0
+    assert "fault: the views cover 6.283 degrees only: angles are in degrees, not in radians" in told.out
+
+
 def test_upload_again_changes_nothing_and_says_so(sample_scan, stored, capsys):
     before = files_below(stored)
     outcome = conepacs(capsys, "upload", sample_scan, "--store", stored)

@@ -18,11 +18,15 @@ from ingest.chunks import open_scan_chunks
 from ingest.draw import draw_geometry, draw_projection
 from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
 from ingest.inspect import inspect_source, inspect_stored, inspection_table
+from ingest.inspect_faults import described_findings
 from ingest.inspect_geometry import geometry_facts
 from ingest.readers import SourceOptions, open_source
 from ingest.scan import ParallelBeam
 from ingest.upload import upload
 from reconstruction.geometry import ConeBeamGeometry
+from reconstruction.phantom import uniform_cylinder
+from reconstruction.projector import forward_project
+from tests.support import orbits
 from tests.support.fake_reader import FakeReader, random_reader, small_scan
 from tests.support.fake_store import FakeStore
 from tests.support.peers import real_data_path
@@ -164,7 +168,65 @@ def test_too_few_views_and_general_poses_are_remarked():
     found = texts(inspect_source(reader), "remark")
     assert "40 views are few for 100 columns" in found
     assert "pi/2 x 100 = 158" in found
-    assert "not those of one circle" in found
+    assert "not exactly those of one circle" in found
+
+
+@pytest.mark.parametrize(
+    ("geometry", "orbit", "height_mm"),
+    [
+        (orbits.stack((-6.0, 6.0), orbits.degrees(0, 360, 2)), "2 circles along the axis", 27.0),
+        (orbits.helix(2.0, 180, 9.0), "helix of 2 turns", 33.0),
+        (orbits.stepped((-24.0, 0.0, 24.0), (0.0,) * 3, 180, n_cols=36), "circle, 3 camera positions side by side", 15),
+        (
+            orbits.stepped((-24.0, 0.0, 24.0), (0.0, 0.3, 0.6), 180, n_cols=36),
+            "circle, 3 camera positions at angles of their own",
+            15.0,
+        ),
+        (orbits.tilted(orbits.circle(orbits.degrees(0, 360, 2)), roll_deg=3.0), "circle, tilted panels", 15.0),
+    ],
+)
+def test_orbits_are_known_and_are_no_faults(geometry, orbit, height_mm):
+    """A specimen that fits the field: inner camera positions and short circles see only a part of it."""
+    scan = small_scan(
+        n_views=geometry.n_views, n_bins=1, n_rows=geometry.n_rows, n_cols=geometry.n_cols, geometry=geometry,
+        content="line_integrals", pixel_type="float32",
+    )  # fmt: skip
+    lines = forward_project(uniform_cylinder(10.0, 100.0, 0.05), geometry)
+    inspection = inspect_source(FakeReader(scan, lines[None]))
+    facts = inspection.geometry
+    assert facts.orbit == orbit
+    assert facts.is_full_turn
+    assert facts.field_radius_mm > 20.0
+    assert facts.field_height_mm == pytest.approx(height_mm, rel=0.05)
+    assert facts.views_per_turn == pytest.approx(180, rel=0.03)
+    assert texts(inspection, "fault") == ""
+
+
+def test_the_short_side_of_an_offset_panel_is_not_truncated():
+    geometry = orbits.circle(orbits.degrees(0, 360, 2), offset_u_mm=30.0)
+    scan = small_scan(
+        n_views=180, n_bins=1, n_rows=30, n_cols=100, geometry=geometry, content="line_integrals", pixel_type="float32",
+    )  # fmt: skip
+    for radius, told in ((15.0, ""), (50.0, "last columns")):
+        lines = forward_project(uniform_cylinder(radius, 100.0, 0.05), geometry)
+        faults = texts(inspect_source(FakeReader(scan, lines[None])), "fault")
+        assert "first columns" not in faults
+        assert told in faults
+        assert bool(faults) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"pitch_u_mm": 800.0, "pitch_v_mm": 800.0}, "a pixel pitch of 800 mm"),
+        ({"sod_mm": 0.1, "sdd_mm": 0.16}, "a way of 0.16 mm from source to detector"),
+        ({"angles_rad": np.radians(np.linspace(0, 6.28, 180))}, "angles are in degrees, not in radians"),
+    ],
+)
+def test_other_units_are_suspected(values, told):
+    geometry = orbits.circle(**({"angles_rad": orbits.degrees(0, 360, 2)} | values))
+    scan = small_scan(n_views=180, n_bins=1, n_rows=30, n_cols=100, geometry=geometry)
+    assert told in "; ".join(finding.text for finding in described_findings(scan, geometry_facts(geometry), 180))
 
 
 @pytest.mark.parametrize("content", ["normalized", "line_integrals"])
