@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reconstruction.errors import ParameterError
 from reconstruction.geometry import ORBIT_TOLERANCE_PIXELS, ConeBeamGeometry
 from reconstruction.orbits import ALIGNED_SHARE, find_orbits, shared_cols
 from reconstruction.virtual_views import VirtualViews
@@ -32,6 +33,8 @@ FINER_COLUMNS = 2 / 3
 #: Camera positions that overlap by fewer columns are resampled onto columns that continue each other's: weights that
 #: fall from 1 to 0 within a few columns would else not be 1 in sum, which the ramp makes a ring of.
 ALIGNED_OVERLAP_PX = 16.0
+#: ... and if they cannot be, they must overlap by so many.
+LEAST_OVERLAP_PX = 6.0
 
 
 def is_upright(geometry: ConeBeamGeometry) -> bool:
@@ -58,11 +61,25 @@ def virtual_views(geometry: ConeBeamGeometry, *, rectify: bool) -> tuple[ConeBea
     -------
     (ConeBeamGeometry, VirtualViews) or None
         None where the frames themselves are the views.
+
+    Raises
+    ------
+    ParameterError
+        If tilted frames that are taken as they are hardly overlap, and their columns do not continue each other's.
     """
     merged = _merged_frames(geometry)
     tilted = rectify and not is_upright(geometry)
-    if merged is None and not tilted and (not is_upright(geometry) or _is_aligned(geometry)):
-        return None
+    if merged is None and not tilted:
+        if is_upright(geometry):
+            if _is_aligned(geometry, -math.inf, ALIGNED_OVERLAP_PX):
+                return None
+        elif _is_aligned(geometry, -0.5, LEAST_OVERLAP_PX):
+            return None
+        else:
+            raise ParameterError(
+                f"tilted 'general' takes frames as they are, but camera positions at angles of their own share fewer "
+                f"than {LEAST_OVERLAP_PX:g} columns, which do not continue each other's: use tilted 'rectify'"
+            )
     frames = np.arange(geometry.n_views)[:, None] if merged is None else merged
     return _make(geometry, frames, tilted=tilted)
 
@@ -135,7 +152,7 @@ def _make(geometry: ConeBeamGeometry, frames: IndexArray, *, tilted: bool) -> tu
     pitch_u *= FINER_COLUMNS if tilted else 1.0
     tracks = find_orbits(geometry).track_of[frames[:, 0]]
     u_start, n_cols, v_start, n_rows = _panel(
-        geometry, rays, distance, tracks, (pitch_u, pitch_v), only_aligned=not (tilted or merged)
+        geometry, rays, distance, tracks, (pitch_u, pitch_v), apart=find_orbits(geometry).n_positions > 1 and not merged
     )
     panel = np.zeros((len(frames), 3, 3))  # A: (col, row, 1) of the virtual panel to a ray
     panel[:, 0, 0], panel[:, 0, 2] = pitch_u, u_start
@@ -175,11 +192,12 @@ def _panel(
     tracks: IndexArray,
     pitch: tuple[float, float],
     *,
-    only_aligned: bool,
+    apart: bool,
 ) -> tuple[Float64Array, int, float, int]:
     """First column's place of each view, columns, first row's place, rows of a panel that holds all frames [mm].
 
-    Columns of frames that are only aligned all lie on the frame; else every pixel lies between two columns.
+    Every pixel lies between two columns; where camera positions are `apart`, all columns lie on the frame at its middle
+    row, since each has weights of its own up to its edge.
     """
     corners = np.array([[c, r, 1.0] for c in (0, geometry.n_cols - 1) for r in (0, geometry.n_rows - 1)])
     at = np.einsum("vsak,ck->vsca", rays, corners)
@@ -190,10 +208,14 @@ def _panel(
     anchor_u, anchor_v = distance * at[:, 0] / at[:, 2], float((distance * at[:, 1] / at[:, 2]).mean())
     every = np.unique(tracks)
     anchors = np.array([anchor_u[tracks == track].mean() for track in every])
-    if find_orbits(geometry).n_positions > 1:
-        anchors = _on_one_grid(anchors, pitch[0], geometry.n_cols if only_aligned else 0)
+    spare = 1e-3
+    if apart:
+        anchors = _on_one_grid(anchors, pitch[0], geometry.pitch_mm[1] * geometry.n_cols)
+        ends = np.array([[c, (geometry.n_rows - 1) / 2, 1.0] for c in (0, geometry.n_cols - 1)])
+        at = np.einsum("vsak,ck->vsca", rays, ends)
+        u = distance * at[..., 0] / at[..., 2]
+        spare = 1 - 0.5 * geometry.pitch_mm[1] / pitch[0]  # a frame reaches half a pixel beyond its outer centres
     start_u, n_cols = np.empty(len(rays)), 1
-    spare = 0.5 if only_aligned else 1e-3
     for track, anchor in zip(every, anchors, strict=True):
         same = tracks == track
         below = math.ceil((anchor - u[same].min()) / pitch[0] - spare)
@@ -204,12 +226,12 @@ def _panel(
     return start_u, n_cols, anchor_v - below * pitch[1], n_rows
 
 
-def _on_one_grid(anchors: Float64Array, pitch: float, n_cols: int) -> Float64Array:
-    """Columns of one grid next to the middles of several camera positions of `n_cols` columns each.
+def _on_one_grid(anchors: Float64Array, pitch: float, width: float) -> Float64Array:
+    """Columns of one grid next to the middles of several camera positions of that width.
 
     None lies half a column away, and none falls into what positions leave between them if that is half a column.
     """
-    away = np.sort(anchors - anchors[0]) / pitch
+    away, n_cols = np.sort(anchors - anchors[0]) / pitch, width / pitch
     shifts = np.arange(0.0, 1.0, 2 * ALIGNED_SHARE)
     columns = np.rint(away - shifts[:, None])
     halfway = np.abs(away - shifts[:, None] - columns).max(axis=1) > 0.5 - ALIGNED_SHARE / 2
@@ -218,14 +240,14 @@ def _on_one_grid(anchors: Float64Array, pitch: float, n_cols: int) -> Float64Arr
     return np.asarray(anchors[0] + pitch * (shift + np.rint((anchors - anchors[0]) / pitch - shift)))
 
 
-def _is_aligned(geometry: ConeBeamGeometry) -> bool:
-    """Whether there is one camera position, or several that overlap widely or whose columns continue each other's."""
+def _is_aligned(geometry: ConeBeamGeometry, fewest: float, enough: float) -> bool:
+    """Whether no two camera positions share between so many columns (a gap is negative), unless of one grid."""
     orbits = find_orbits(geometry)
     for ring in range(len(orbits.ring_heights_mm)):
         ordered = sorted(orbits.ring_tracks(ring), key=lambda t: t.fan)
         for lower, upper in itertools.pairwise(ordered):
             shared = shared_cols(lower, upper)
-            if shared < ALIGNED_OVERLAP_PX and abs(shared - round(shared)) > ALIGNED_SHARE:
+            if fewest < shared < enough and abs(shared - round(shared)) > ALIGNED_SHARE:
                 return False
     return True
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from reconstruction.errors import GeometryError
-from reconstruction.fdk import reconstruct
+from reconstruction.errors import GeometryError, ParameterError
+from reconstruction.fdk import FdkParameters, reconstruct
 from reconstruction.geometry import VolumeGrid
 from reconstruction.orbits import find_orbits
 from reconstruction.phantom import Cylinder, Phantom
 from reconstruction.projector import forward_project
 from reconstruction.rectify import virtual_views
-from tests.support.orbits import MU, REGIONS, degrees, helix, pillars, regions, stack, stepped
+from tests.support.orbits import MU, REGIONS, degrees, helix, pillars, regions, stack, stepped, tilted
 
 #: Photons that reach a pixel beside the phantom; about half of them come through its middle.
 PHOTONS = 2e4
@@ -204,6 +204,22 @@ def test_positions_that_hardly_overlap_leave_no_ring(overlap_cols, lowest):
     radius = np.hypot(x, y)
     means = [volume[(radius > r - 0.25) & (radius <= r + 0.25)].mean() / MU for r in np.arange(2.0, 7.6, 0.5)]
     assert np.abs(np.array(means) - 1).max() < 0.03
+
+
+@pytest.mark.parametrize("turned", [{"roll_deg": 0.6}, {"pitch_deg": 3.0}, {"yaw_deg": 3.0}])
+def test_tilted_positions_that_hardly_overlap_leave_no_ring(turned):
+    geometry = tilted(stepped((-22.0, 0.0, 22.0), (0, 0.3, 0.6), 120, n_cols=30), **turned)
+    body = Phantom((Cylinder((0.3, 0.2, 0.0), (9.0, 9.0, 100.0), MU),))
+    grid = VolumeGrid((1, 44, 44), (0.8, 0.5, 0.5))
+    lines = forward_project(body, geometry)
+    volume = reconstruct(lines, geometry, grid)[0]
+    _, y, x = axes_of(grid)
+    radius = np.hypot(x, y)
+    means = [volume[(radius > r - 0.25) & (radius <= r + 0.25)].mean() / MU for r in np.arange(2.0, 7.6, 0.5)]
+    assert np.abs(np.array(means) - 1).max() < 0.04
+    if "yaw_deg" not in turned:  # an upright panel needs no rectification
+        with pytest.raises(ParameterError, match=r"share fewer than 6 columns, .*: use tilted 'rectify'"):
+            reconstruct(lines, geometry, grid, FdkParameters(tilted="general"))
 
 
 def test_a_column_that_no_position_measures_is_refused():
