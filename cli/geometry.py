@@ -127,7 +127,9 @@ def convert(
 
 
 def export(
-    target: TargetArgument,
+    target: Annotated[
+        str, typer.Argument(help="A file or folder with a scan, or the id of a stored scan.", metavar="SCAN")
+    ],
     folder: Annotated[Path, typer.Argument(help="New or empty folder.", metavar="FOLDER")],
     to: Annotated[str, typer.Option("--to", help="rtk, astra, tigre, tigre-matlab, leap or cil.", metavar="NAME")],
     as_stored: Annotated[

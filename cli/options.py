@@ -13,7 +13,7 @@ import typer
 StoreOption = Annotated[
     str | None,
     typer.Option(
-        "--store", "-s", help="Folder, or URL of scheme file, hdfs or webhdfs.", metavar="URL",
+        "--store", "-s", help="Folder, or URL of scheme file, hdfs, webhdfs, swebhdfs or s3.", metavar="URL",
         show_default="conepacs-store",
     ),
 ]  # fmt: skip
