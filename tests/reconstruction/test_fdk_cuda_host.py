@@ -40,13 +40,20 @@ def test_every_pose_agrees_with_the_judge(case, projections):
 
 
 @pytest.mark.parametrize("case", list(setups()))
-def test_float16_agrees_with_the_judge_on_a_scan(case, record_property):
+def test_float16_agrees_with_the_judge_on_a_scan_from_every_pose(case, projections):
+    """Held on a phantom with 2 % of noise; what float16 does to nothing but noise, which no scan is, is only said."""
     setup = setups()[case]
     lines = scan_of(setup)
     expected = made_by(load_backend("numpy_reference"), setup, lines)
     half = made_by(host_backend(half=True), setup, lines)
-    record_property("error", off(half, expected))
-    assert 0 < off(half, expected) < 3e-4
+    error = off(half, expected)
+    noise = off(
+        made_by(host_backend(half=True), setup, projections),
+        made_by(load_backend("numpy_reference"), setup, projections),
+    )
+    print(f"{case}: float16 differs by {error:.1e} of the maximum on a scan, {noise:.1e} on white noise")
+    assert 0 < error < 3e-4
+    assert noise < 1e-3
     if case in ("full turn", "three tilts", "rings"):
         assert np.array_equal(made_by(host_backend(half=True, variant="layered"), setup, lines), half)
 
