@@ -109,7 +109,7 @@ def test_arrays_that_cannot_be_read_frame_by_frame_are_refused(tmp_path):
     short = archive(tmp_path / "short.npz", whole[:-6])
     with pytest.raises(FrameFormatError, match="'frames' is truncated: 170 bytes, expected 176"):
         NpzMember(short, "frames")
-    with pytest.raises(FrameFormatError, match="array 'other' cannot be read: .*other.npy"):
+    with pytest.raises(FrameFormatError, match=r"array 'other' cannot be read: .*other\.npy"):
         NpzMember(archive(tmp_path / "plain.npz", whole), "other")
     later = tmp_path / "later.npy"
     later.write_bytes(npy_bytes(frames, version=(3, 0)))
@@ -125,8 +125,7 @@ def test_compressed_frames_that_are_damaged_are_refused_by_number(tmp_path):
     path.write_bytes(content)
     member = NpzMember(path, "frames")
     with pytest.raises(FrameFormatError, match=r"frame \d is damaged: "):
-        for index in range(4):
-            member.read(index)
+        [member.read(index) for index in range(4)]
     member.close()
 
 
@@ -145,5 +144,5 @@ def test_axes_that_do_not_fit_the_array_are_refused():
 
 
 def test_an_unknown_format_is_refused_with_those_that_exist():
-    with pytest.raises(FrameFormatError, match="unknown source format 'raw': expected one of .*merlin"):
+    with pytest.raises(FrameFormatError, match=r"unknown source format 'raw': expected one of .*merlin"):
         load_reader("raw")
