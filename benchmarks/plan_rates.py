@@ -9,6 +9,7 @@ explains them.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.noisy_reader import NoisyReader
 from ingest.chunks import open_scan_chunks
+from ingest.panel import turn_panel
 from ingest.upload import upload
 from reconstruction.backends import list_backends, load_backend
 from reconstruction.bad_pixels import CorrectionParameters
@@ -85,6 +87,39 @@ def row_rates(stored: StoredScan, store: Store) -> dict[str, float]:
     }  # fmt: skip
 
 
+def resample_rate() -> dict[str, float]:
+    """Pixels of views that are resampled a second: of tilted panels, and of two camera positions that are merged."""
+    angles = np.arange(N_VIEWS) * 2 * np.pi / N_VIEWS
+    distances = {"sod_mm": 200.0, "sdd_mm": 300.0, "n_rows": N_ROWS, "pitch_u_mm": 0.11, "pitch_v_mm": 0.11}
+    whole = ConeBeamGeometry.circular(angles_rad=angles, n_cols=N_COLS, **distances)
+    n_cols = N_COLS // 2 + 10
+    sides = [
+        ConeBeamGeometry.circular(angles_rad=angles, n_cols=n_cols, offset_u_mm=side * N_COLS / 4 * 0.11, **distances)
+        for side in (-1, 1)
+    ]
+    merged = ConeBeamGeometry(np.concatenate([side.poses for side in sides]), N_ROWS, n_cols)
+    return {
+        "resample_pixels_per_s": _resampled_per_s(turn_panel(whole, math.radians(2.0))),
+        "merge_pixels_per_s": _resampled_per_s(merged),
+    }
+
+
+def _resampled_per_s(geometry: ConeBeamGeometry) -> float:
+    """Pixels of views that one thread makes of their frames in a second, times the frames of a view."""
+    setup = setup_of(geometry, four_fold=False)
+    assert setup.virtual is not None
+    views = np.arange(32)
+    frame = np.ones((geometry.n_rows, geometry.n_cols), dtype=np.float32)
+    frames = [[frame] * setup.virtual.n_slots for _ in views]
+    backend = load_backend("numba")
+    spent = seconds(
+        lambda: backend.resample(
+            setup, frames, views, frame_row_start=0, row_start=0, row_stop=setup.geometry.n_rows, threads=1
+        )
+    )
+    return len(views) * setup.virtual.n_slots * setup.geometry.n_rows * setup.geometry.n_cols / spent
+
+
 def setup_of(
     geometry: ConeBeamGeometry | None, *, four_fold: bool, side: int = SIDE, height: int = HEIGHT
 ) -> SlabSetup:
@@ -138,7 +173,7 @@ def main() -> None:
         reader = NoisyReader("rates", N_VIEWS, N_ROWS, N_COLS)
         upload(reader, store)
         stored = open_scan_chunks(store, "rates")
-        rates = row_rates(stored, store) | {"encode_voxels_per_s": encode_rate(stored, store)}
+        rates = row_rates(stored, store) | resample_rate() | {"encode_voxels_per_s": encode_rate(stored, store)}
         updates = update_rates(reader.geometry)
     for name, rate in (rates | updates).items():
         print(f"{name:28} {rate / 1e6:10.1f} M")

@@ -22,12 +22,12 @@ _UPDATES_PER_S = {
     "numba-avx2/any_pose": 0.32e9,
     "numba-portable/any_pose": 0.25e9,
     # The projectors of iterative methods.
-    "numba-avx512/joseph_upright": 0.9e9,
-    "numba-avx2/joseph_upright": 0.6e9,
-    "numba-portable/joseph_upright": 0.2e9,
-    "numba-avx512/joseph_any_pose": 0.15e9,
-    "numba-avx2/joseph_any_pose": 0.15e9,
-    "numba-portable/joseph_any_pose": 0.15e9,
+    "numba-avx512/joseph_upright": 0.77e9,
+    "numba-avx2/joseph_upright": 0.5e9,
+    "numba-portable/joseph_upright": 0.24e9,
+    "numba-avx512/joseph_any_pose": 0.12e9,
+    "numba-avx2/joseph_any_pose": 0.12e9,
+    "numba-portable/joseph_any_pose": 0.12e9,
     "numpy_reference/joseph_upright": 1e6,
     "numpy_reference/joseph_any_pose": 1e6,
 }
@@ -45,7 +45,7 @@ class Rates:
     read_bytes_per_s : projections from the store to (view, row, col), as unpacked pixels
     correct_pixels_per_s : fields, bad pixels, logarithm
     filter_pixels_per_s : weights and ramp, mean of pixels in and out
-    resample_pixels_per_s : pixels of views that are resampled from tilted or merged frames, for each of these
+    resample_pixels_per_s : pixels of views that are resampled from tilted or merged frames, times the frames of a view
     store_bytes_per_s : filtered rows and bricks to the store
     band_bytes_per_s : filtered rows and bricks from the store
     encode_voxels_per_s : slices taken out, digested, encoded, packed
@@ -59,7 +59,7 @@ class Rates:
     read_bytes_per_s: float = 390e6
     correct_pixels_per_s: float = 360e6
     filter_pixels_per_s: float = 100e6
-    resample_pixels_per_s: float = 40e6
+    resample_pixels_per_s: float = 145e6
     store_bytes_per_s: float = 600e6
     band_bytes_per_s: float = 800e6
     encode_voxels_per_s: float = 38e6

@@ -269,7 +269,8 @@ def _filter_seconds(work: WorkCut, n_rows: int, rates: Rates) -> tuple[float, fl
     # Frames of merged positions have about as many columns together as the view; of others, as the frame.
     raw = rows * max(1, work.n_slots) * work.stored.scan.n_cols * work.binning
     ramp = rows * (setup.geometry.n_cols + setup.ramp.n_out) / 2
-    resample_s = pixels / rates.resample_pixels_per_s if work.n_slots else 0.0
+    # Each of the frames that make a view is looked up for each of its pixels.
+    resample_s = pixels * work.n_slots / rates.resample_pixels_per_s
     return raw / rates.correct_pixels_per_s + resample_s, ramp / rates.filter_pixels_per_s
 
 

@@ -94,7 +94,7 @@ def _row_rates(run: OpenRun, threads: int) -> dict[str, float]:
         both_s = _seconds(lambda: view_lines(setup, corrector, raw, views, band, backend=backend, threads=threads))
         all_frames = sum(each.counts.shape[0] for each in raw.values())
         resample_s = max(1e-3 * both_s, both_s - correct_s * all_frames / frames.size)
-        rates["resample_pixels_per_s"] = lines.size / resample_s / threads
+        rates["resample_pixels_per_s"] = lines.size * setup.virtual.n_slots / resample_s / threads
     path = f"{TUNING_FOLDER}/probe-{secrets.token_hex(6)}.band"
     file = BandFile(path, band.row_start, band.row_stop, len(filtered), filtered.shape[2], "float32")
     n_bytes = file.n_rows * file.row_bytes
