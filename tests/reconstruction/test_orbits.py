@@ -185,6 +185,7 @@ def test_the_setup_says_what_it_does():
     said = " ".join(prepare(stepped((-15.0, 15.0), (0.0, 0.4), 60, n_cols=40), GRID, FdkParameters()).describes())
     assert "2 camera positions at angles of their own" in said
     assert "2 times the work" in said
+    assert "resampled onto columns that continue each other's" in said
     merged = stepped((-15.0, 15.0), (0.0, 0.0), 60, n_cols=40)
     said = " ".join(prepare(tilted(merged, roll_deg=1.0), GRID, FdkParameters()).describes())
     assert "merged into one wide view" in said
