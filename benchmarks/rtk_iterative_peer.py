@@ -58,6 +58,31 @@ def joseph(volume: NDArray[np.float32], geometry: ConeBeamGeometry, grid: Volume
     return np.asarray(itk.array_from_image(project.GetOutput())).astype(np.float32)
 
 
+def joseph_pair_seconds(
+    volume: NDArray[np.float32], lines: NDArray[np.float32], geometry: ConeBeamGeometry, grid: VolumeGrid, threads: int
+) -> tuple[float, float, float, float]:
+    """Wall and CPU seconds of RTK's Joseph projector, then of its back-projector; `lines` (view, row, col)."""
+    import itk
+    from itk import RTK as rtk
+
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
+    orbit = rtk_peer.rtk_geometry(geometry)
+    project = rtk.JosephForwardProjectionImageFilter[_image_type(), _image_type()].New()
+    empty, start = np.zeros(lines.shape, dtype=np.float32), np.zeros(grid.shape, dtype=np.float32)
+    project.SetInput(0, _projection_image(empty, geometry))
+    project.SetInput(1, _volume_image(volume, grid))
+    back = rtk.JosephBackProjectionImageFilter[_image_type(), _image_type()].New()
+    back.SetInput(0, _volume_image(start, grid))
+    back.SetInput(1, _projection_image(lines, geometry))
+    seconds: list[float] = []
+    for step in (project, back):
+        step.SetGeometry(orbit)
+        wall, cpu = time.perf_counter(), time.process_time()
+        step.Update()
+        seconds += [time.perf_counter() - wall, time.process_time() - cpu]
+    return seconds[0], seconds[1], seconds[2], seconds[3]
+
+
 def sart(
     projections: NDArray[np.float32], geometry: ConeBeamGeometry, grid: VolumeGrid, *, iterations: int, subset: int
 ) -> rtk_peer.Timed:

@@ -20,7 +20,7 @@ DEFAULT_RELAXATION: dict[str, float] = {"sirt": 1.9, "os-sart": 1.0, "tv": 1.0}
 #: Views of a subset where nothing else is asked for.
 VIEWS_OF_A_SUBSET = 6
 #: Slices beside a slab whose rays are whole too: after these, slabs equal the whole within 1e-4 of the maximum.
-GUARD_SLICES: dict[str, int] = {"sirt": 10, "os-sart": 10, "tv": 13}
+GUARD_SLICES: dict[str, int] = {"sirt": 10, "os-sart": 10, "tv": 16}
 #: Passes for which that was measured; one guard slice more for each further so many.
 _MEASURED_PASSES = 50
 _PASSES_OF_A_GUARD_SLICE = 20

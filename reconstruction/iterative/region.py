@@ -141,7 +141,8 @@ def make_region(
     radius_mm : float, optional
         Radius of the wanted field; the grid's own if left out.
     guard_slices : int
-        Slices on either side of the slab whose rays are whole too, of a row's height at the axis where slices are thinner.
+        Slices on either side of the slab whose rays are whole too; of a row's height at the axis where they are
+        thinner.
 
     Raises
     ------

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 #: memory asks for them.
 MOST_HALO_WORK = 2.0
 #: Voxel steps of the denoiser that one core does in a second (`benchmarks/iterative.py` prints them).
-DENOISE_VOXELS_PER_S = 0.22e9
+DENOISE_VOXELS_PER_S = 0.15e9
 #: How a kernel is told of; its updates a second are among `Rates.updates_per_s`.
 _KERNELS = {
     "joseph_upright": "Joseph's projector and its exact transpose run, in SIMD for upright panels.",

@@ -11,8 +11,8 @@ from reconstruction.fdk import reconstruct
 from reconstruction.geometry import ConeBeamGeometry, Slab, VolumeGrid
 from reconstruction.iterative.parameters import IterativeParameters
 from reconstruction.iterative.reconstruct import reconstruct_iterative
-from reconstruction.iterative.region import make_region, seen_radius_mm, spread
-from reconstruction.iterative.scale import noise_of
+from reconstruction.iterative.region import check_directions, make_region, seen_radius_mm, spread
+from reconstruction.iterative.scale import DataScale, noise_of, scale_region, tv_weight
 from reconstruction.iterative.solver import ordered_subsets
 from reconstruction.phantom import Phantom, sample, shepp_logan_3d, uniform_cylinder
 from reconstruction.projector import forward_project
@@ -189,6 +189,46 @@ def test_subsets_hold_every_view_once_and_lie_far_apart():
     assert IterativeParameters("sirt").subset_count(60) == 1
     assert IterativeParameters("os-sart").subset_count(60) == 10
     assert IterativeParameters("tv", subsets=100).subset_count(60) == 60
+
+
+def test_the_weight_follows_noise_edges_views_and_pixels():
+    geometry, grid = circular(30), VolumeGrid.cubic(16, 1.5)
+    tv = IterativeParameters("tv", subsets=5)
+
+    def weight(scale, geometry=geometry, grid=grid, parameters=tv):
+        return tv_weight(scale, scale_region(geometry, grid), parameters)
+
+    noise = weight(DataScale(0.0, 0.01))
+    assert noise > 0
+    assert weight(DataScale(0.0, 0.02)) == pytest.approx(2 * noise)
+    # An edge of mu 0.01 / mm in voxels of 1.5 mm is as wrong as that noise is large.
+    assert weight(DataScale(0.01 / 1.5, 0.0)) == pytest.approx(noise)
+    assert weight(DataScale(0.01 / 1.5, 0.01)) == pytest.approx(math.sqrt(2) * noise)
+    assert weight(DataScale(0.0, 0.01), geometry=circular(120)) == pytest.approx(noise / 2)
+    fine = circular(30, n_rows=80, n_cols=96, pitch_u_mm=0.75, pitch_v_mm=0.75)
+    assert weight(DataScale(0.0, 0.01), geometry=fine) == pytest.approx(noise / 2, rel=0.01)
+    assert weight(DataScale(0.0, 0.01), parameters=IterativeParameters("tv", subsets=10)) == pytest.approx(2 * noise)
+    assert weight(DataScale(0.0, 0.01), parameters=IterativeParameters("tv", tv_strength=0.0)) == 0.0
+
+
+def test_methods_without_total_variation_stop_where_they_would_fit_noise():
+    geometry, grid = circular(60), VolumeGrid.cubic(24, 2.0)
+    clean = forward_project(shepp_logan_3d(20.0, contrast="high", scale=0.02), geometry)
+    passes = {
+        photons: len(reconstruct_iterative(noisy(clean, photons), geometry, grid).residuals) for photons in (100, 1e5)
+    }
+    assert passes[100] < passes[1e5] <= 10
+    asked = reconstruct_iterative(noisy(clean, 100), geometry, grid, IterativeParameters("os-sart", iterations=7))
+    assert len(asked.residuals) == 7
+
+
+def test_turns_that_repeat_angles_add_no_directions():
+    """Three circles of 30 views each, one above the other, see as many directions as one: they are not refused."""
+    one = circular(30)
+    poses = np.concatenate([one.poses] * 3)
+    for turn in range(3):
+        poses[30 * turn : 30 * turn + 30, [2, 5]] += 4.0 * (turn - 1)
+    check_directions(ConeBeamGeometry(poses, one.n_rows, one.n_cols), VolumeGrid.cubic(16, 1.5), 12.0)
 
 
 def test_noise_of_line_integrals_is_found_beside_edges():
