@@ -2,17 +2,20 @@
 """Refusals of readers that no sample of theirs brings about: what cannot be opened, and headers that contradict."""
 
 import io
+import math
 import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 
 from ingest.errors import FrameFormatError, ScanDescriptionError
 from ingest.readers import load_reader
 from ingest.readers.array_frames import ArrayFrames, parse_axes
-from ingest.readers.dicom_map import read_map
+from ingest.readers.dicom_map import Quantity, TagMap, read_map, shipped_maps
 from ingest.readers.elekta import HisFile
 from ingest.readers.image_stacks import read_stack_header
 from ingest.readers.npy_files import NpyFile, NpzMember, npz_keys, open_mask
@@ -20,9 +23,12 @@ from ingest.readers.ole_images import OleImages
 from ingest.readers.pixet_files import PixetFile, read_pixet_description
 from ingest.readers.skyscan_log import read_skyscan_log
 from ingest.readers.tiff_pages import TiffPages
+from ingest.readers.toolkit_files import open_cil_nexus, write_cil_nexus
 from ingest.readers.varian_frames import ObiFile, XimFile
 from ingest.readers.xml_values import XmlValues
 from ingest.readers.xtekct import read_xtekct
+from reconstruction.exchange import cil
+from tests.support.orbits import circle, degrees
 
 FRAMES = (
     HisFile,
@@ -146,3 +152,54 @@ def test_axes_that_do_not_fit_the_array_are_refused():
 def test_an_unknown_format_is_refused_with_those_that_exist():
     with pytest.raises(FrameFormatError, match=r"unknown source format 'raw': expected one of .*merlin"):
         load_reader("raw")
+
+
+def cil_file(path):
+    """A file of CIL's writer, open."""
+    cone = cil.to_cil(circle(degrees(0, 360, 90), n_rows=3, n_cols=4))
+    return write_cil_nexus(path, cone, 1, np.dtype(np.float32))
+
+
+def other_axes(file):
+    file["entry1/tomo_entry/data/data"].attrs["dim1"] = "depth"
+
+
+def no_source(file):
+    del file["entry1/tomo_entry/config/source/position"]
+
+
+def no_detector(file):
+    del file["entry1/tomo_entry/config/detector/position"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (other_axes, "has the axes angle, depth, horizontal, expected angle, vertical and horizontal"),
+        (no_source, "is not of a cone beam, or of an older CIL: write it with the CIL of today"),
+        (no_detector, "lacks the data set entry1/tomo_entry/config/detector/position"),
+    ],
+)
+def test_a_cil_file_that_lacks_something_is_refused(spoil, said, tmp_path):
+    path = tmp_path / "scan.nxs"
+    with cil_file(path) as file:
+        spoil(file)
+    with pytest.raises(FrameFormatError, match=said):
+        open_cil_nexus(path, 0)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "said"),
+    [
+        (Quantity("0018,1110"), "far", r"sdd_mm \(0018,1110\) is not a number"),
+        (Quantity("0018,1110"), ["1.0", "2.0"], "sdd_mm should be one number, got 2: give an index in the map"),
+        (Quantity("0018,1110", index=3), ["1.0", "2.0"], "sdd_mm has 2 values, the map asks for 3"),
+        (Quantity("0018,1110", scale=math.inf), "2.0", r"sdd_mm \(0018,1110\) is not a finite number"),
+    ],
+)
+def test_a_dicom_quantity_that_is_no_number_is_refused(quantity, value, said):
+    made = TagMap(Path("map.toml"), shipped_maps()[0].section, {"sdd_mm": quantity})
+    dataset = Dataset()
+    dataset.add(DataElement(0x00181110, "LO", value))
+    with pytest.raises(FrameFormatError, match=said):
+        made.number("sdd_mm", dataset, 0, "a.dcm")
