@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 METHODS: tuple[Method, ...] = ("sirt", "os-sart", "tv")
 SHEET_METHODS: tuple[Method, ...] = ("os-sart", "tv")
-#: Shepp-Logan with high contrast, FORBILD's head, discs across the axis, and a ball of thirty random ellipsoids.
-PHANTOMS = ("head", "forbild", "discs", "ellipsoids")
+#: Shepp-Logan with high contrast, FORBILD's head and thorax, discs across the axis, a ball of thirty random ellipsoids.
+PHANTOMS = ("head", "forbild", "thorax", "discs", "ellipsoids")
 SHEET_PHOTONS = (2e3, 1e4, 5e4, math.inf)
 SHEET_SIDES = (40, 64, 96)
 
@@ -50,6 +50,8 @@ def phantom_of(name: str) -> Phantom | PaintedPhantom:
         return shepp_logan_3d(24.0, contrast="high", scale=0.02)
     if name == "forbild":
         return forbild("head", scale=0.19, water_per_mm=0.02)
+    if name == "thorax":
+        return forbild("thorax", scale=0.11, water_per_mm=0.02)
     if name == "discs":
         return Phantom(tuple(Ellipsoid((0.0, 0.0, z), (20.0, 20.0, 2.0), 0.02) for z in (-16.0, -8.0, 0.0, 8.0, 16.0)))
     rng = np.random.default_rng(5)
