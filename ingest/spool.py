@@ -137,14 +137,14 @@ class FileGroup:
         path = f"{scan_folder(self._scan_id)}/{name}"
 
         def copy(target: BinaryIO) -> None:
-            out = HashingWriter(target)
-            while piece := self._read(spool, out.n_bytes, STALL_S):
-                out.write(piece)
-                sent(len(piece))
+            out, memory = HashingWriter(target), memoryview(bytearray(_COPY_BYTES))
+            while n_bytes := self._read(spool, out.n_bytes, memory, STALL_S):
+                out.write(memory[:n_bytes])
+                sent(n_bytes)
             file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, out.n_bytes, out.sha256)
             sent_all(file, tuple(self._group_bytes[bin_index]))
 
-        self._read(spool, 0, None)
+        self._read(spool, 0, memoryview(bytearray(1)), None)
         try:
             publish(store, path, copy, kind="replace")
         except _StalledError:
@@ -159,9 +159,9 @@ class FileGroup:
         with self._disk_errors():
             self._writers[index].write_planes(block_index, planes)
 
-    def _read(self, spool: _SpoolFile, offset: int, stall_s: float | None) -> bytes:
+    def _read(self, spool: _SpoolFile, offset: int, memory: memoryview, stall_s: float | None) -> int:
         with self._disk_errors():
-            return spool.read_from(offset, _COPY_BYTES, stall_s)
+            return spool.read_into(offset, memory, stall_s)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -180,7 +180,7 @@ class _StalledError(Exception):
 class _SpoolFile(io.RawIOBase):
     """A temporary file that one thread appends to while another reads it."""
 
-    def __init__(self, handle: BinaryIO) -> None:
+    def __init__(self, handle: io.FileIO) -> None:
         self._handle = handle
         self._size = 0
         self._wanted = 0
@@ -217,12 +217,12 @@ class _SpoolFile(io.RawIOBase):
         with self._changed:
             self._changed.wait_for(lambda: self._whole is not None)
 
-    def read_from(self, offset: int, length: int, stall_s: float | None) -> bytes:
-        """Read `length` bytes, fewer only at the end of the whole file, waiting for them as long as `stall_s` [s]."""
+    def read_into(self, offset: int, memory: memoryview, stall_s: float | None) -> int:
+        """Fill `memory`, less only at the end of the whole file, waiting as long as `stall_s` [s]; return the bytes."""
         deadline = None if stall_s is None else time.monotonic() + stall_s
         with self._changed:
-            while self._whole is None and self._size < offset + length:
-                self._wanted = offset + length
+            while self._whole is None and self._size < offset + len(memory):
+                self._wanted = offset + len(memory)
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise _StalledError
@@ -230,4 +230,4 @@ class _SpoolFile(io.RawIOBase):
             if self._whole is False:
                 raise SendStoppedError("the upload has failed elsewhere")
             self._handle.seek(offset)
-            return self._handle.read(length)
+            return self._handle.readinto(memory)

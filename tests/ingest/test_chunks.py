@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import threading
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -490,3 +491,9 @@ def test_the_writer_refuses_blocks_out_of_turn_and_of_other_sizes():
         writer.write_block(0, frames[:2].astype(float))
     with pytest.raises(IngestError, match="lacks the view blocks"):
         writer.close()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 5119, 5120, 5121, 65_536, 65_537])
+def test_the_checksum_of_a_row_is_that_of_its_cells_in_their_order(n_bytes):
+    cells = np.random.default_rng(1).integers(0, 256, (3, n_bytes), dtype=np.uint8)
+    assert cell_crc32(cells) == zlib.crc32(cells.tobytes())
