@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: UTF-8.
 CHARACTER_SET = "ISO_IR 192"
 
+#: Characters that an LO holds (PS3.5 6.2).
+_LO_LENGTH = 64
+
 
 def patient_position(spec: SeriesSpec) -> str:
     """Return Patient Position: as told; else HFS for a patient, unknown for a specimen."""
@@ -62,13 +65,16 @@ def static_dataset(spec: SeriesSpec) -> Dataset:
 
 
 def series_description(spec: SeriesSpec) -> str:
-    """Name the bin, its kind, the quantity and the product, within 64 characters."""
+    """Name the bin, its kind, the quantity, the product and a method other than FDK, within 64 characters."""
     energy_bin = spec.energy_bin
     kind = "" if energy_bin.kind == "integrating" else f" ({energy_bin.kind})"
     quantity = "HU" if spec.calibrated_hu else "mu 1/mm"
     product = f", preview 1/{spec.preview_factor}" if spec.product == "preview" else ""
     place = spec.bins.index(energy_bin) + 1
-    return f"Bin {place}/{len(spec.bins)}: {energy_bin.label}{kind}, {quantity}{product}"
+    iterative = spec.parameters.get("request", {}).get("iterative")
+    method = "" if iterative is None else f", {iterative['method']}"
+    text = f"Bin {place}/{len(spec.bins)}: {energy_bin.label}{kind}, {quantity}{product}"
+    return text + method if len(text + method) <= _LO_LENGTH else text
 
 
 def _add_study(ds: Dataset, spec: SeriesSpec) -> None:

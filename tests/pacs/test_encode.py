@@ -253,6 +253,14 @@ def test_provenance_is_in_every_header():
     assert ds.ConvolutionKernel == "HANN 0.9"
 
 
+def test_a_method_other_than_fdk_is_named_in_the_list_of_series():
+    for method in ("sirt", "os-sart", "tv"):
+        spec = series_spec(parameters=PARAMETERS | {"request": {"iterative": {"method": method}}}, bin_index=2)
+        assert series_description(spec) == f"Bin 3/3: >70 keV (counter), mu 1/mm, {method}"
+        many = replace(spec, bins=tuple(replace(BINS[1], index=k, low_kev=100.25, high_kev=120.5) for k in range(12)))
+        assert len(series_description(replace(many, product="preview", preview_factor=16))) <= 64
+
+
 def test_uncalibrated_series_claims_no_hounsfield_units():
     spec = series_spec()
     ds = _read(SeriesEncoder(spec).encode_slice(0, _values(spec)[0]))
