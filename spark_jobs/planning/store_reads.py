@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 #: The end of a chunk file that is read to find its footer (`ingest.chunk_files`), and what a footer takes.
 _TAIL_BYTES = 131_072
-_FOOTER_BYTES, _FOOTER_BYTES_PER_GROUP, _FOOTER_BYTES_PER_PLANE, _TRAILER_BYTES = 400, 358, 50, 8
+_FOOTER_BYTES, _FOOTER_BYTES_PER_GROUP, _FOOTER_BYTES_PER_PLANE, _TRAILER_BYTES = 400, 267, 34, 8
 #: Columns of keys before checksum and pixels in a row group: the first group's of a read are not fetched.
-_KEY_COLUMNS, _KEY_HEAD_BYTES, _KEY_BYTES = 4, 47, 4
+_KEY_COLUMNS, _KEY_HEAD_BYTES, _KEY_BYTES = 4, 17, 4
 #: The packed mask of bad pixels: its head, and the share of its bits that is left of few bad pixels.
 _MASK_HEAD_BYTES, _MASK_SHARE = 550, 0.01
 
