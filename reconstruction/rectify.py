@@ -260,18 +260,33 @@ def _feather(geometry: ConeBeamGeometry) -> float:
     return max(1.0, min(overlaps))
 
 
+def _three_rows(n_rows: int) -> tuple[float, float, float]:
+    """First, middle and last row of a panel: in rows that roll, gaps lie askew."""
+    return 0.0, (n_rows - 1) / 2, n_rows - 1.0
+
+
 def _column_gaps(
     geometry: ConeBeamGeometry, homographies: Float64Array, n_rows: int, n_cols: int
 ) -> tuple[tuple[int, int], ...]:
-    """Columns of the virtual panel, inside of it, that some view's frames do not measure at the middle row."""
-    points = np.stack([np.arange(n_cols), np.full(n_cols, (n_rows - 1) / 2), np.ones(n_cols)])
+    """Columns of the virtual panel, inside of it, that some view's frames do not measure at the middle row.
+
+    Of the frames' own gaps what any row has to do with them.
+    """
+    cols = np.arange(n_cols)
+    top, middle, bottom = (np.stack([cols, np.full(n_cols, row), np.ones(n_cols)]) for row in _three_rows(n_rows))
     measured = np.ones(n_cols, dtype=bool)
     for matrices in homographies[:: max(1, len(homographies) // 64)]:
-        mapped = matrices @ points
+        mapped = matrices @ middle
         x = mapped[:, 0] / mapped[:, 2]
         seen = ((x >= -0.5) & (x <= geometry.n_cols - 0.5)).any(axis=0)
-        for start, stop in geometry.column_gaps:
-            seen &= ~((x > start - 0.5) & (x < stop - 0.5)).any(axis=0)
+        for points in (top, middle, bottom) if geometry.column_gaps else ():
+            mapped = matrices @ points
+            x = mapped[:, 0] / mapped[:, 2]
+            # Between columns the interpolation reaches two to each side: what stands in a gap must not come along.
+            on_columns = np.abs(x - np.rint(x)).max(axis=1, keepdims=True) < ALIGNED_SHARE
+            reach = np.where(on_columns, 0.5, 2.0)
+            for start, stop in geometry.column_gaps:
+                seen &= ~((x > start - reach) & (x < stop - 1 + reach)).any(axis=0)
         measured &= seen
     inside = np.flatnonzero(measured)
     if not inside.size:

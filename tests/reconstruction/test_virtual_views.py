@@ -121,7 +121,8 @@ def test_a_gap_between_positions_is_a_column_gap_of_the_wide_panel():
     rolled = tilted(chips, roll_deg=1.0)
     turned, _ = virtual_views(ConeBeamGeometry(rolled.poses, 30, 100, ((48, 52),)), rectify=True)
     ((start, stop),) = turned.column_gaps
-    assert 4 * 1.5 - 1.5 <= stop - start <= 4 * 1.5 + 3
+    # Interpolation reaches three columns more, and the panel rolls.
+    assert 4 * 1.5 - 1.5 <= stop - start <= 7 * 1.5 + 3
 
 
 def test_general_leaves_tilted_panels_as_they_are():
