@@ -169,12 +169,3 @@ def _apologize(error: Exception) -> int:
     else:
         print(f"conepacs: what to report is in {name}", file=sys.stderr)
     return UNEXPECTED
-
-
-def main() -> None:
-    """Run the command line."""
-    sys.exit(run())
-
-
-if __name__ == "__main__":
-    main()

@@ -24,6 +24,6 @@ if __name__ == "__main__":
     _here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _here]
 
-    from cli.main import main
+    from cli.entry import main
 
     main()

@@ -51,7 +51,7 @@ def start_conepacs(
     """Start a command in a process of its own, with `folder` as its working folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONEPACS_")}
     return subprocess.Popen(
-        [sys.executable, "-c", "from cli.main import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from cli.entry import main; main()", *map(str, arguments)],
         cwd=folder,
         env=environment | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"} | (variables or {}),
         text=True,
