@@ -126,6 +126,9 @@ def write_configuration(options: ClusterOptions, namenode: DaemonRecord, exclude
             "dfs.namenode.reconstruction.pending.timeout-sec": 10,
             "dfs.namenode.safemode.extension": 0,
             "dfs.client.block.write.replace-datanode-on-failure.best-effort": "true",
+            # A file whose last block the NameNode has not heard of yet is asked for again after 25 ms, not 400.
+            "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": 25,
+            "dfs.client.block.write.locateFollowingBlock.retries": 10,
         },
     )
 
