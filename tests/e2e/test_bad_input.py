@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 
@@ -216,8 +217,10 @@ def test_a_damaged_store_is_not_read_over(tmp_path, capsys):
     # Five views are one block; inspect looks at some blocks only.
     assert conepacs(capsys, "upload", large_scan(tmp_path / "scan", 5), "--store", store).code == 0
     chunk = next(path for path in store.rglob("projections-bin01*.parquet"))
+    footer = pq.read_metadata(chunk)
+    pixels = footer.row_group(0).column(footer.schema.names.index("byte0"))
     content = bytearray(chunk.read_bytes())
-    content[len(content) // 2] ^= 0x40
+    content[pixels.data_page_offset + pixels.total_compressed_size // 2] ^= 0x40
     chunk.write_bytes(bytes(content))
     conepacs(capsys, "inspect", "scan", "--store", store).failed_with(5, "scan")
 
