@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
-_COPY_BYTES = 1 << 20
+_COPY_BYTES = 512 << 10
 #: A store is not kept waiting longer for the next bytes of a file: it is begun again when it is whole [s].
 STALL_S = 10.0
 
