@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ingest.errors import ScanDescriptionError
-from ingest.fields import convert, make_section, refuse_unknown_keys, require_table
+from ingest.fields import convert, describe, make_section, refuse_unknown_keys, require_table
 from ingest.scan import Content, EnergyBin, Exposure, Order, Subject
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ class ScanDescription:
     def name(self) -> str:
         """What to call it in a message."""
         return "scan description" if self.path is None else str(self.path)
+
+    @property
+    def gives_geometry(self) -> bool:
+        """Whether its ``[geometry]`` has a kind, and so replaces what the files say of theirs."""
+        return self.geometry is not None and self.geometry.kind is not None
 
     def file(self, name: str) -> Path:
         """Path of a file that the description names."""
@@ -291,7 +296,9 @@ def _read_geometry(table: object, path: Path) -> GeometrySection | None:
 def _read_camera_positions(tables: object, path: Path) -> tuple[CameraPosition, ...]:
     """The ``[[camera_positions]]``, numbered in the order they come."""
     if not isinstance(tables, list):
-        raise ScanDescriptionError(f"{path}: camera_positions must be a list of tables [[camera_positions]]")
+        raise ScanDescriptionError(
+            f"{path}: camera_positions must be a list of tables [[camera_positions]], got {describe(tables)}"
+        )
     where = f"{path}: [[camera_positions]]"
     return tuple(make_section(CameraPosition, table, f"{where} {number}") for number, table in enumerate(tables))
 
@@ -299,7 +306,7 @@ def _read_camera_positions(tables: object, path: Path) -> tuple[CameraPosition, 
 def _read_bins(tables: object, path: Path) -> tuple[EnergyBin, ...]:
     """The ``[[bins]]``, numbered in the order they come."""
     if not isinstance(tables, list):
-        raise ScanDescriptionError(f"{path}: bins must be a list of tables [[bins]]")
+        raise ScanDescriptionError(f"{path}: bins must be a list of tables [[bins]], got {describe(tables)}")
     bins = []
     for index, table in enumerate(tables):
         where = f"{path}: [[bins]] {index}"

@@ -62,8 +62,7 @@ def describe_scan(
         If the description contradicts the frames, or the scan is not valid.
     """
     said = description.scan
-    section = description.geometry
-    if section is not None and section.kind is not None:
+    if description.gives_geometry:
         if geometry is not None:
             # The file's name only: notes are part of the scan's identity, which must not hang on where it lies.
             named = description.path.name if description.path is not None else "the description"
@@ -141,7 +140,9 @@ def _choose_bins(description: ScanDescription, bins: tuple[EnergyBin, ...], n_bi
     """The energy bins, which must be as many as the frames have."""
     chosen = description.bins or bins or tuple(EnergyBin(index) for index in range(n_bins))
     if len(chosen) != n_bins:
-        raise ScanDescriptionError(f"{description.name}: got {len(chosen)} energy bins for frames with {n_bins}")
+        raise ScanDescriptionError(
+            f"{description.name}: got {len(chosen)} energy bins for frames with {n_bins}: give one [[bins]] for each"
+        )
     return chosen
 
 

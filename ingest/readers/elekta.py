@@ -28,7 +28,6 @@ from ingest.readers.npy_files import NpyFile, open_mask
 from ingest.readers.series import FrameSeries, Stack, list_files, match_files
 from ingest.readers.xml_values import XmlValues
 from ingest.scan import Exposure
-from reconstruction.errors import GeometryError
 from reconstruction.geometry import ConeBeamGeometry
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ class HisFile:
             raise FrameFormatError(f"{path}: pixels of type {pixel_type} are not read, expected {_UINT16} (16 bit)")
         if right < left or bottom < top or n_frames < 1:
             raise FrameFormatError(
-                f"{path}: {n_frames} frames of columns {left} to {right} and rows {top} to {bottom} are none"
+                f"{path}: its header says {n_frames} frames of columns {left} to {right} and rows {top} to {bottom}, "
+                "expected at least one of each"
             )
         self.n_frames = int(n_frames)
         self.shape = (bottom - top + 1, right - left + 1)
@@ -92,11 +92,17 @@ class HisFile:
 
     def read(self, index: int) -> NDArray[Any]:
         """Return one frame (row, col) as intensities."""
-        with self.path.open("rb") as stream:
-            stream.seek(self._start + index * self._frame_bytes)
-            content = stream.read(self._frame_bytes)
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self._start + index * self._frame_bytes)
+                content = stream.read(self._frame_bytes)
+        except OSError as error:
+            raise FrameFormatError(f"{self.path} cannot be read: {error.strerror}") from error
         if len(content) != self._frame_bytes:
-            raise FrameFormatError(f"{self.path} is truncated: frame {index} has {len(content)} bytes of pixels")
+            raise FrameFormatError(
+                f"{self.path} is truncated: frame {index} has {len(content)} bytes of pixels, "
+                f"expected {self._frame_bytes}"
+            )
         values = np.frombuffer(content, dtype="<u2").reshape(self.shape)
         # Unsigned 16-bit numbers wrap round: 0 - value is 65536 - value.
         turned = np.subtract(np.uint16(0), values, dtype=np.uint16)
@@ -131,13 +137,18 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     """
     description = load_description(source, options, rows="bottom-up")
     if description.scan.repeat_views is not None:
-        raise ScanDescriptionError(f"{source}: repeat_views is not for Elekta projections")
+        raise ScanDescriptionError(f"{source}: repeat_views is not for Elekta projections: leave it out")
     for key in ("flats", "darks"):
         if getattr(description.files, key) is not None:
             raise ScanDescriptionError(f"{description.name}: .his frames are corrected already, [files] {key} must go")
     views, folder, left_out = _open_views(source, description)
     require_announced_views(views.n_views, description, source)
-    geometry, exposure, notes = _frames_of(folder, views, left_out)
+    try:
+        geometry, exposure, notes = _frames_of(folder, views, left_out)
+    except ScanDescriptionError:
+        if not description.gives_geometry:
+            raise
+        geometry, exposure, notes = None, Exposure(), []
     content = description.scan.content or "normalized"
     scan = describe_scan(
         description,
@@ -200,7 +211,7 @@ def _frames_of(
     found = sorted(p for p in folder.iterdir() if p.name.lower().endswith("frames.xml") and p.is_file())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ScanDescriptionError(f"{folder} holds {names}: keep the one of this scan")
+        raise ScanDescriptionError(f"{folder} holds {names}: leave only that of this scan there")
     if not found:
         return None, Exposure(), ["There is no _Frames.xml: give the [geometry] in a scan.toml."]
     xml = XmlValues.read(found[0])
@@ -225,24 +236,21 @@ def _frames_of(
         tube_current_ma=xml.optional("mA") or None,
         exposure_time_ms=xml.optional("ms") or None,
     )
-    return _poses(found[0], views.shape, table), exposure, notes
+    return _poses(views.shape, table), exposure, notes
 
 
-def _poses(xml: Path, shape: tuple[int, int], table: NDArray[np.float64]) -> ConeBeamGeometry:
+def _poses(shape: tuple[int, int], table: NDArray[np.float64]) -> ConeBeamGeometry:
     """A circular orbit, each panel moved by its own centre.  Columns: beta [deg], centre along u and v [mm]."""
     pitch_u, pitch_v = PANEL_MM / shape[1], PANEL_MM / shape[0]
-    try:
-        orbit = ConeBeamGeometry.circular(
-            sod_mm=SOD_MM,
-            sdd_mm=SDD_MM,
-            angles_rad=np.deg2rad(table[:, 0]),
-            n_rows=shape[0],
-            n_cols=shape[1],
-            pitch_u_mm=pitch_u,
-            pitch_v_mm=pitch_v,
-        )
-    except GeometryError as error:
-        raise ScanDescriptionError(f"{xml}: {error}") from error
+    orbit = ConeBeamGeometry.circular(
+        sod_mm=SOD_MM,
+        sdd_mm=SDD_MM,
+        angles_rad=np.deg2rad(table[:, 0]),
+        n_rows=shape[0],
+        n_cols=shape[1],
+        pitch_u_mm=pitch_u,
+        pitch_v_mm=pitch_v,
+    )
     poses = np.array(orbit.poses)
     poses[:, 3:6] -= table[:, 1:2] / pitch_u * poses[:, 6:9] + table[:, 2:3] / pitch_v * poses[:, 9:12]
     return ConeBeamGeometry(poses, orbit.n_rows, orbit.n_cols)

@@ -164,7 +164,7 @@ def _read_mat5(path: Path) -> dict[str, Any]:
         raise FrameFormatError(f"{path}: the MAT file is cut short or damaged ({error})") from error
     values = _mat5_value(struct)
     if not isinstance(values, dict):
-        raise FrameFormatError(f"{path}: expected {name} to be a struct")
+        raise FrameFormatError(f"{path}: expected {name} to be a struct with sinogram and parameters, got an array")
     return _with_needed(values, name, path)
 
 
@@ -188,7 +188,7 @@ def _read_mat73(path: Path) -> dict[str, Any]:
     except (OSError, KeyError, RuntimeError) as error:
         raise FrameFormatError(f"{path}: the MAT file is cut short or damaged ({error})") from error
     if not isinstance(values, dict):
-        raise FrameFormatError(f"{path}: expected {name} to be a struct")
+        raise FrameFormatError(f"{path}: expected {name} to be a struct with sinogram and parameters, got an array")
     return _with_needed(values, name, path)
 
 
@@ -234,9 +234,14 @@ def _checked_sinogram(path: Path, struct: Mapping[str, Any]) -> NDArray[np.float
     angles = np.atleast_1d(np.asarray(parameters["angles"], dtype=np.float64)).ravel()
     sinogram = sinogram.reshape(1, -1) if sinogram.ndim == 1 and angles.size == 1 else sinogram
     if sinogram.ndim != 2:
-        raise FrameFormatError(f"{path}: expected a sinogram (view, column), got an array of shape {sinogram.shape}")
+        raise FrameFormatError(
+            f"{path}: expected a sinogram (view, column), got an array of shape "
+            f"{sinogram.shape}: write one row of the panel to a file"
+        )
     if angles.size != sinogram.shape[0]:
-        raise FrameFormatError(f"{path}: got {angles.size} angles for a sinogram of {sinogram.shape[0]} views")
+        raise FrameFormatError(
+            f"{path}: got {angles.size} angles for a sinogram of {sinogram.shape[0]} views, expected one a view"
+        )
     n_cols = _number(path, parameters, "numDetectorsPost")
     if n_cols != sinogram.shape[1]:
         raise FrameFormatError(
@@ -254,7 +259,9 @@ def _geometry(path: Path, parameters: Mapping[str, Any], n_cols: int) -> ConeBea
     """ASTRA's fan as a cone beam of one row: beta is the angle less a quarter turn."""
     unit = _text(parameters, "distanceUnit") or "mm"
     if unit != "mm":
-        raise FrameFormatError(f"{path}: distances are in '{unit}', expected mm")
+        raise FrameFormatError(
+            f"{path}: distances are in '{unit}', expected mm: convert them, and say mm in distanceUnit"
+        )
     angles = np.atleast_1d(np.asarray(parameters["angles"], dtype=np.float64)).ravel()
     pitch_mm = _number(path, parameters, "pixelSizePost")
     try:

@@ -116,7 +116,11 @@ def _find_ang(header: XtekHeader) -> Path | None:
     if named:
         return named[0]
     if len(found) > 1:
-        raise ScanDescriptionError(f"{folder} holds several .ang files, and none is called {header.path.stem}.ang")
+        names = ", ".join(path.name for path in found)
+        raise ScanDescriptionError(
+            f"{folder} holds several .ang files ({names}), and none is called {header.path.stem}.ang: rename the one "
+            "of this scan so"
+        )
     return found[0] if found else None
 
 
@@ -128,12 +132,16 @@ def _open_views(header: XtekHeader, description: ScanDescription) -> FrameSeries
         paths = listing()
         if len(paths) != 1:
             raise ScanDescriptionError(
-                f"{header.path}: repeat_views needs one picture, got {len(paths)} in {paths[0].parent}"
+                f"{header.path}: repeat_views needs one picture, got {len(paths)} in {paths[0].parent}: "
+                "name one in [files] projections"
             )
         stack = Stack(TiffPages(paths[0]))
         if stack.n_views != 1:
             stack.close()
-            raise ScanDescriptionError(f"{paths[0]}: repeat_views needs one picture, got {stack.n_views} pages")
+            raise ScanDescriptionError(
+                f"{paths[0]}: repeat_views needs one picture, got {stack.n_views} pages: leave repeat_views out, or "
+                "keep one page"
+            )
         return stack
     paths = listing()
     if len(paths) == 1 and header.n_projections > 1 and not missing:
@@ -144,7 +152,8 @@ def _open_views(header: XtekHeader, description: ScanDescription) -> FrameSeries
         if stack.n_views > 1:
             raise ScanDescriptionError(
                 f"{paths[0]} holds {stack.n_views} pages, "
-                f"but {header.path.name} says {header.n_projections} projections"
+                f"but {header.path.name} says {header.n_projections} projections: correct that "
+                "number, or name the right file in [files] projections"
             )
     return FrameSeries(listing, TiffPages, missing, header.n_projections - len(set(missing)))
 

@@ -41,6 +41,9 @@ PARALLEL_FROM_MM = 10_000.0
 _PIXEL_TOLERANCE = 0.02
 _DATES = ("%d %b %Y %Hh:%Mm:%Ss", "%b %d, %Y %H:%M:%S", "%b %d %Y %H:%M:%S", "%d %b %Y %H:%M:%S")
 
+#: What to do where a log does not say enough.
+_DESCRIBE = "add it, or describe the scan in a scan.toml and read the pictures with the tiff reader"
+
 
 @dataclass(frozen=True, slots=True)
 class SkyscanLog:
@@ -165,7 +168,10 @@ def skyscan_geometry(log: SkyscanLog, beta_rad: NDArray[np.float64]) -> ConeBeam
             offset_v_mm=((log.n_rows - 1) / 2 - line) * pitch,
         )
     except GeometryError as error:
-        raise ScanDescriptionError(f"{log.path}: {error}") from error
+        raise ScanDescriptionError(
+            f"{log.path}: {error}; correct it, or describe the scan in a scan.toml and read the pictures with the "
+            "tiff reader"
+        ) from error
 
 
 def skyscan_notes(log: SkyscanLog, *, clockwise: bool) -> tuple[str, ...]:
@@ -218,7 +224,7 @@ def _panel_distance_mm(log: SkyscanLog) -> float:
         return log.camera_to_source_mm
     if log.camera_pixel_mm is not None and log.camera_pixel_mm > log.image_pixel_mm:
         return log.object_to_source_mm * log.camera_pixel_mm / log.image_pixel_mm
-    raise ScanDescriptionError(f"{log.path} lacks Camera to Source (mm)")
+    raise ScanDescriptionError(f"{log.path} lacks Camera to Source (mm): {_DESCRIBE}")
 
 
 def _image_pixel_mm(fields: _Fields, sod_mm: float, camera_mm: float | None, camera_pixel_mm: float | None) -> float:
@@ -229,7 +235,7 @@ def _image_pixel_mm(fields: _Fields, sod_mm: float, camera_mm: float | None, cam
     if image_um is None and camera_mm and camera_pixel_mm:
         image_um = 1000 * camera_pixel_mm * sod_mm / camera_mm
     if image_um is None:
-        raise ScanDescriptionError(f"{fields.path} lacks Image Pixel Size (um)")
+        raise ScanDescriptionError(f"{fields.path} lacks Image Pixel Size (um): {_DESCRIBE}")
     if image_um <= 0:
         raise ScanDescriptionError(f"{fields.path}: Image Pixel Size (um) must be above 0, got {image_um:g}")
     return image_um / 1000
@@ -306,7 +312,7 @@ class _Fields:
         if value is None:
             value = default
         if value is None:
-            raise ScanDescriptionError(f"{self.path} lacks {key}")
+            raise ScanDescriptionError(f"{self.path} lacks {key}: {_DESCRIBE}")
         return value
 
     def count(self, key: str, default: int | None = None) -> int:

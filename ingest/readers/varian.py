@@ -80,7 +80,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     """
     description = load_description(source, options, rows="bottom-up", known_settings=_SETTINGS)
     if description.scan.repeat_views is not None:
-        raise ScanDescriptionError(f"{source}: repeat_views is not for Varian projections")
+        raise ScanDescriptionError(f"{source}: repeat_views is not for Varian projections: leave it out")
     where = f"{description.name}: setting norm_chamber"
     normed = convert(description.settings.get("norm_chamber", False), bool, where)
     heads = _read_heads(_list_projections(source, description), description.files.missing_views)
@@ -88,7 +88,7 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     if normed and not (chambers > 0).all():
         worst = heads[int(np.argmin(chambers))]
         raise ScanDescriptionError(
-            f"{worst.path}: its norm chamber reads {worst.chamber:g}, norm_chamber must be false"
+            f"{worst.path}: its norm chamber reads {worst.chamber:g}, expected above 0: set norm_chamber = false"
         )
     open_file = partial(_open_file, reference=heads[0].chamber if normed else None)
     paths = [head.path for head in heads]
@@ -100,7 +100,12 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
                 f"{head.path} has {head.shape[0]} rows x {head.shape[1]} columns, "
                 f"expected {views.shape[0]} x {views.shape[1]} as in {paths[0].name}"
             )
-    geometry, notes = _geometry(paths[0], heads)
+    try:
+        geometry, notes = _geometry(paths[0], heads)
+    except ScanDescriptionError:
+        if not description.gives_geometry:
+            raise
+        geometry, notes = None, []
     if not normed:
         notes += _chamber_notes(chambers)
     files = description.files
@@ -176,7 +181,9 @@ def _open_file(path: Path, reference: float | None = None) -> XimFile | ObiFile 
         return frame_file
     chamber = _chamber(frame_file)
     if not chamber > 0:
-        raise FrameFormatError(f"{path}: its norm chamber reads {chamber:g}, norm_chamber must be false")
+        raise FrameFormatError(
+            f"{path}: its norm chamber reads {chamber:g}, expected above 0: set norm_chamber = false"
+        )
     return _NormedFile(frame_file, reference / chamber, 1, frame_file.shape, np.dtype(np.float32))
 
 
@@ -333,7 +340,7 @@ def _poses(xml: Path, shape: tuple[int, int], sod: float, sdd: float, table: NDA
             pitch_v_mm=float(table[0, 4]),
         )
     except GeometryError as error:
-        raise ScanDescriptionError(f"{xml}: {error}") from error
+        raise ScanDescriptionError(f"{xml}: {error}; correct it, or give the [geometry] in a scan.toml") from error
     poses = np.array(orbit.poses)
     poses[:, 3:6] += table[:, 1:2] / table[0, 3] * poses[:, 6:9] + table[:, 2:3] / table[0, 4] * poses[:, 9:12]
     return ConeBeamGeometry(poses, orbit.n_rows, orbit.n_cols)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 XIM_MAGIC = b"VMS.XI"
 _WIDTHS = np.array([1, 2, 4, 0], dtype=np.int64)
 _MOST_PIXELS = 1 << 28
+_SIZES = f", expected 1 to {_MOST_PIXELS} pixels: the header is damaged"
 #: Fields of the header of .hnd and .hnc files that are read: name -> (offset, struct format).
 _OBI_FIELDS = {
     "n_cols": (120, "<I"),
@@ -64,7 +65,7 @@ class XimFile:
         n_cols, n_rows, _, bytes_per_pixel, compressed = cursor.numbers("<i", 5, "the header").tolist()
         self.has_pixels = n_cols * n_rows > 0
         if n_cols < 0 or n_rows < 0 or n_cols * n_rows > _MOST_PIXELS:
-            raise FrameFormatError(f"{path}: {n_rows} rows x {n_cols} columns are no frame")
+            raise FrameFormatError(f"{path}: {n_rows} rows x {n_cols} columns are no frame{_SIZES}")
         if bytes_per_pixel not in (1, 2, 4):
             raise FrameFormatError(f"{path}: pixels of {bytes_per_pixel} bytes are not read, expected 1, 2 or 4")
         self.shape = (n_rows, n_cols)
@@ -134,7 +135,7 @@ class ObiFile:
         self.fields: dict[str, float] = fields
         n_rows, n_cols = int(self.fields["n_rows"]), int(self.fields["n_cols"])
         if not 0 < n_rows * n_cols <= _MOST_PIXELS:
-            raise FrameFormatError(f"{path}: {n_rows} rows x {n_cols} columns are no frame")
+            raise FrameFormatError(f"{path}: {n_rows} rows x {n_cols} columns are no frame{_SIZES}")
         self.shape = (n_rows, n_cols)
         self._compressed = path.suffix.lower() == ".hnd"
         self.dtype: np.dtype[Any] = np.dtype("<i4" if self._compressed else "<u2")
@@ -220,7 +221,10 @@ def _plain_frame(path: Path, content: bytes, dtype: np.dtype[Any], shape: tuple[
     """A frame that is not compressed."""
     expected = shape[0] * shape[1] * dtype.itemsize
     if len(content) < expected:
-        raise FrameFormatError(f"{path}: its pixels have {len(content)} bytes, expected {expected}")
+        raise FrameFormatError(
+            f"{path} is truncated: its pixels have {len(content)} bytes, expected {expected} for "
+            f"{shape[0]} rows x {shape[1]} columns"
+        )
     return np.frombuffer(content[:expected], dtype=dtype).reshape(shape)
 
 
@@ -272,11 +276,11 @@ class _Cursor:
             with self.path.open("rb") as stream:
                 stream.seek(start)
                 content = stream.read(n_bytes)
+                size = stream.seek(0, 2)
         except OSError as error:
             raise FrameFormatError(f"{self.path} cannot be read: {error.strerror}") from error
         if len(content) < n_bytes:
             raise FrameFormatError(
-                f"{self.path} is truncated: bytes {start} to {start + n_bytes} were asked for, "
-                f"but the file has {self.size}"
+                f"{self.path} is truncated: it ends at byte {size}, but had {self.size} bytes when it was opened"
             )
         return content

@@ -65,7 +65,9 @@ class XmlValues:
         """A number that must be there; ScanDescriptionError if it is not."""
         value = self.optional(*names)
         if value is None:
-            raise ScanDescriptionError(f"{self.path} lacks {names[0]}")
+            raise ScanDescriptionError(
+                f"{self.path} lacks {names[0]}, an element with a number: add it, or give the [geometry] in a scan.toml"
+            )
         return value
 
 

@@ -138,14 +138,15 @@ def xtek_angles_rad(
         return np.deg2rad(header.initial_angle_deg + step * np.arange(n_views, dtype=np.float64))
     measured = read_angles_deg(ang_path)
     if measured.size != n_views:
-        raise ScanDescriptionError(f"{ang_path}: got {measured.size} angles for {n_views} views")
+        raise ScanDescriptionError(f"{ang_path}: got {measured.size} angles for {n_views} views, expected one a view")
     turned = np.rad2deg(np.unwrap(np.deg2rad(measured)))
     turned -= turned[0]
     if n_views > 1:
         mean_step = float(turned[-1]) / (n_views - 1)
         if abs(abs(mean_step) - abs(step)) > _STEP_TOLERANCE * abs(step):
             raise ScanDescriptionError(
-                f"{ang_path}: its angles go on by {mean_step:g} degrees, but AngularStep in {header.path} is {step:g}"
+                f"{ang_path}: its angles go on by {mean_step:g} degrees, but AngularStep in {header.path} is {step:g}: "
+                "correct one of them"
             )
         turned *= math.copysign(1.0, mean_step * step)
     return np.deg2rad(header.initial_angle_deg + turned)
@@ -181,7 +182,10 @@ def xtek_geometry(header: XtekHeader, angles_rad: NDArray[np.float64]) -> ConeBe
             offset_v_mm=offset_v,
         )
     except GeometryError as error:
-        raise ScanDescriptionError(f"{header.path}: {error}") from error
+        raise ScanDescriptionError(
+            f"{header.path}: {error}; correct it, or describe the scan in a scan.toml and read the pictures with the "
+            "tiff reader"
+        ) from error
     roll, tilt = _roll_rad(header), math.radians(header.object_tilt_deg)
     if roll == 0 and tilt == 0:
         return upright
@@ -247,7 +251,10 @@ class _Fields:
         if value is None:
             value = default
         if value is None:
-            raise ScanDescriptionError(f"{self.path} lacks {key}")
+            raise ScanDescriptionError(
+                f"{self.path} lacks {key}: add it, or describe the scan in a scan.toml and read the pictures with the "
+                "tiff reader"
+            )
         return value
 
     def count(self, key: str) -> int:

@@ -74,11 +74,16 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     """
     description = load_description(source, options, rows="bottom-up")
     if description.scan.repeat_views is not None:
-        raise ScanDescriptionError(f"{source}: repeat_views is not for Zeiss scans")
+        raise ScanDescriptionError(f"{source}: repeat_views is not for Zeiss scans: leave it out")
     views, paths = _open_views(source, description)
     try:
         facts = _read_facts(paths, views.shape)
-        geometry, notes = _geometry(facts, views, description)
+        try:
+            geometry, notes = _geometry(facts, views, description)
+        except ScanDescriptionError:
+            if not description.gives_geometry:
+                raise
+            geometry, notes = None, []
         corrected = facts.reference_corrected
         content = description.scan.content or ("normalized" if corrected else "counts")
         if content == "normalized" and description.scan.white_level is None:
@@ -222,7 +227,9 @@ def _read_facts(paths: list[Path], shape: tuple[int, int]) -> _Facts:
                 values = images.values(name, "<f4")
                 if key == "angles" and (values is None or values.size < images.n_frames):
                     got = 0 if values is None else values.size
-                    raise FrameFormatError(f"{path}: ImageInfo/Angles has {got} angles for {images.n_frames} images")
+                    raise FrameFormatError(
+                        f"{path}: ImageInfo/Angles has {got} angles for {images.n_frames} images, expected one each"
+                    )
                 columns[key].add(values, images.n_frames)
         finally:
             images.close()
@@ -272,7 +279,8 @@ def _geometry(
         )
     if np.ptp(distances, axis=1).max() > 1e-3 * distances.max():
         raise ScanDescriptionError(
-            f"{facts.path}: the distances change from image to image; give each pose in [geometry] poses_file"
+            f"{facts.path}: the distances change from image to image; give the poses in a "
+            "scan.toml, [geometry] of kind 'poses'"
         )
     if largest:
         notes.append(f"The panel of each view is moved by the file's shifts (up to {largest:.3g} pixels).")
@@ -297,7 +305,7 @@ def _cone(
             pitch_v_mm=pitch,
         )
     except GeometryError as error:
-        raise ScanDescriptionError(f"{facts.path}: {error}") from error
+        raise ScanDescriptionError(f"{facts.path}: {error}; give the [geometry] in a scan.toml") from error
     poses = np.array(orbit.poses)
     poses[:, 3:6] += shifts_px[:, :1] * poses[:, 6:9] + shifts_px[:, 1:] * poses[:, 9:12]
     return ConeBeamGeometry(poses, orbit.n_rows, orbit.n_cols)

@@ -74,7 +74,7 @@ def test_frames_and_files_must_agree(tmp_path):
     with pytest.raises(IncompleteScanError, match=r"_Frames\.xml describes 2 frames, but there are 4 \.his views"):
         open_elekta(source)
     (tmp_path / "b_Frames.xml").touch()
-    with pytest.raises(ScanDescriptionError, match=r"_Frames\.xml, b_Frames\.xml: keep the one of this scan"):
+    with pytest.raises(ScanDescriptionError, match=r"_Frames\.xml, b_Frames\.xml: leave only that of this scan there"):
         open_elekta(source)
 
 
@@ -98,7 +98,7 @@ def test_malformed_files_are_refused(tmp_path):
         b"abcd" + good[4:]: "is not a .his file: it begins with 61 62 63 64",
         good[:40]: "is truncated: its header has 40 bytes, expected 68",
         good[:32] + struct.pack("<H", 32) + good[34:]: "pixels of type 32 are not read, expected 4",
-        good[:20] + struct.pack("<H", 0) + good[22:]: "0 frames of columns 1 to 8 and rows 1 to 8 are none",
+        good[:20] + struct.pack("<H", 0) + good[22:]: "says 0 frames of columns 1 to 8 and rows 1 to 8, expected",
         good[:-1]: "is truncated: its pixels lie at bytes 100 to 228, but the file has 227",
     }
     for content, sentence in cases.items():

@@ -52,7 +52,7 @@ def test_frames_are_divided_by_the_norm_chamber_on_request(tmp_path):
         xim_bytes(sample.frames[0, 1].astype(int), KVNormChamber=0.0)
     )
     with pytest.raises(
-        ScanDescriptionError, match=r"Proj_00002\.xim: its norm chamber reads 0, norm_chamber must be f"
+        ScanDescriptionError, match=r"Proj_00002\.xim: its norm chamber reads 0, expected above 0: set norm_chamber = f"
     ):
         open_varian(tmp_path)
 
