@@ -66,7 +66,9 @@ def read_angles_deg(path: Path) -> NDArray[np.float64]:
     if table.ndim == 1 or table.shape[1] == 1:
         return table.ravel()
     if table.ndim != 2:
-        raise ScanDescriptionError(f"{path}: angles need one column, or numbers and angles; got {table.shape}")
+        raise ScanDescriptionError(
+            f"{path}: angles need one column, or view numbers and angles, got an array of shape {table.shape}"
+        )
     if table.shape[0] == 1 and table.shape[1] > 3:
         return table.ravel()
     jumps = np.flatnonzero(np.diff(table[:, 0]) != 1)

@@ -99,7 +99,9 @@ def view_positions(
         kept = np.delete(said, left_out)
         empty = sorted(set(range(len(description.camera_positions))) - set(kept.tolist()))
         if empty:
-            raise ScanDescriptionError(f"{description.name}: [[camera_positions]] {empty[0]} has no view that exists")
+            raise ScanDescriptionError(
+                f"{description.name}: [[camera_positions]] {empty[0]} has no view that exists: leave that table out"
+            )
         return tuple(kept.tolist())
     where = f"{description.name}: [[camera_positions]]"
     if not isinstance(geometry, ConeBeamGeometry):
@@ -139,7 +141,7 @@ def parse_views(said: str | tuple[int, ...], n_views: int, where: str, *, what: 
         raise ScanDescriptionError(f"{where} names {what} {outside[0]}, but the {what}s are 0 to {n_views - 1}")
     values, counts = np.unique(views, return_counts=True)
     if counts.max() > 1:
-        raise ScanDescriptionError(f"{where} names {what} {values[counts.argmax()]} twice")
+        raise ScanDescriptionError(f"{where} names {what} {values[counts.argmax()]} twice: name each once")
     return views
 
 
@@ -154,7 +156,7 @@ def _parse_part(part: str, n_views: int, where: str) -> NDArray[np.int64]:
         int(word) if word.strip() else default for word, default in zip([*words, ""][:3], (0, n_views, 1), strict=True)
     )
     if end > n_views:
-        raise ScanDescriptionError(f"{where} ends at {end}, but there are {n_views}")
+        raise ScanDescriptionError(f"{where} ends at {end}, but there are {n_views} of them")
     if step < 1:
         raise ScanDescriptionError(f"{where} needs a step of at least 1, got '{part}'")
     return np.arange(first, end, step, dtype=np.int64)

@@ -81,7 +81,7 @@ def override_geometry(
     obeyed = {"rows", "cols", *honoured}
     wanted = [f.name for f in fields(section) if getattr(section, f.name) != f.default and f.name not in obeyed]
     if section.sense is not None and section.table_turns is not None:
-        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
+        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both: keep one")
     if not wanted:
         return geometry, ()
     if not isinstance(geometry, ConeBeamGeometry):
@@ -129,9 +129,9 @@ def view_angles_rad(description: ScanDescription, n_views: int) -> NDArray[np.fl
         angles_deg = section.angle_start_deg + _even_angles_deg(description, section, n_views)
     if angles_deg.size != n_views:
         origin = where if section.angles_file is None else str(description.file(section.angles_file))
-        raise ScanDescriptionError(f"{origin}: got {angles_deg.size} angles for {n_views} views")
+        raise ScanDescriptionError(f"{origin}: got {angles_deg.size} angles for {n_views} views, expected one a view")
     if section.sense is not None and section.table_turns is not None:
-        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both")
+        raise ScanDescriptionError(f"{where} needs sense (of the source) or table_turns, not both: keep one")
     backwards = section.sense == "clockwise" or section.table_turns == "counter-clockwise"
     return np.deg2rad(-angles_deg if backwards else angles_deg)
 
@@ -168,7 +168,9 @@ def _refuse_other_kinds(section: GeometrySection, where: str) -> None:
     allowed = _KEYS_OF_KIND[section.kind] | {"kind", "rows", "cols"}
     for f in fields(section):
         if f.name not in allowed and getattr(section, f.name) != f.default:
-            raise ScanDescriptionError(f"{where} of kind '{section.kind}' does not take the key '{f.name}'")
+            raise ScanDescriptionError(
+                f"{where} of kind '{section.kind}' does not take the key '{f.name}': leave it out"
+            )
 
 
 def _refuse_offsets_of_positions(description: ScanDescription) -> None:
@@ -182,7 +184,7 @@ def _refuse_offsets_of_positions(description: ScanDescription) -> None:
                 f"{where} has '{given[0]}', which is for a [geometry] of kind 'circular': else the poses say it"
             )
         if given and position.views is None:
-            raise ScanDescriptionError(f"{where} has '{given[0]}', but names no views that it is for")
+            raise ScanDescriptionError(f"{where} has '{given[0]}', but names no views that it is for: add views")
 
 
 def _stepped_geometry(
@@ -289,7 +291,7 @@ def _offset(
     """
     offset, center = getattr(section, offset_key), getattr(section, center_key)
     if offset is not None and center is not None:
-        raise ScanDescriptionError(f"{where} needs {offset_key} or {center_key}, not both")
+        raise ScanDescriptionError(f"{where} needs {offset_key} or {center_key}, not both: keep one")
     if center is not None:
         if mirrored:
             center = n - 1 - center
@@ -302,13 +304,16 @@ def _geometry_from_poses(
 ) -> ConeBeamGeometry:
     """Poses as they are, 12 numbers a view."""
     if section.poses_file is None:
-        raise ScanDescriptionError(f"{where} of kind 'poses' needs poses_file")
+        raise ScanDescriptionError(f"{where} of kind 'poses' needs poses_file, the name of a file of 12 numbers a view")
     path = description.file(section.poses_file)
     poses = read_numbers(path)
     if poses.ndim != 2 or poses.shape[1] != 12:
-        raise ScanDescriptionError(f"{path}: poses need 12 numbers a view, got the shape {poses.shape}")
+        raise ScanDescriptionError(
+            f"{path}: poses need 12 numbers a view (source, middle of the panel, step along u, step along v), got an "
+            f"array of shape {poses.shape}"
+        )
     if poses.shape[0] != n_views:
-        raise ScanDescriptionError(f"{path}: got {poses.shape[0]} poses for {n_views} views")
+        raise ScanDescriptionError(f"{path}: got {poses.shape[0]} poses for {n_views} views, expected one a view")
     try:
         return ConeBeamGeometry(poses, n_rows, n_cols)
     except GeometryError as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ingest.config import load_description
 from ingest.describe import describe_scan
-from ingest.errors import FrameFormatError, IncompleteScanError, IngestError, ScanDescriptionError
+from ingest.errors import FrameFormatError, IncompleteScanError, IngestError
 from ingest.frames import convert_frames, orient_frames, stored_pixel_type
 from ingest.readers.dicom_map import MODELS, TagMap, read_map, shipped_maps, values_expected
 from ingest.readers.dicom_panels import CYLINDRICAL, CylinderPanel, circular_pose, focal_pose, interpolate
@@ -180,10 +180,17 @@ class DicomReader:
         try:
             pixels = np.asarray(pixel_array(frame.path, index=frame.index if many else None, raw=True))
         except _DAMAGED as error:
-            raise FrameFormatError(f"{frame.path}: frame {frame.index} cannot be decoded: {error}") from error
+            said = " ".join(str(error).split())
+            raise FrameFormatError(
+                f"{frame.path}: frame {frame.index} cannot be decoded ({said}): the file is cut short, or compressed "
+                "in a way that is not read; if so, store it uncompressed"
+            ) from error
         stored = (int(frame.dataset.Rows), int(frame.dataset.Columns))
         if pixels.shape != stored:
-            raise FrameFormatError(f"{frame.path}: frame {frame.index} has the shape {pixels.shape}, expected {stored}")
+            raise FrameFormatError(
+                f"{frame.path}: frame {frame.index} has the shape {pixels.shape}, expected {stored} of one grey value "
+                "a pixel"
+            )
         slope, intercept = _rescale(frame)
         if (slope, intercept) != (1.0, 0.0):
             pixels = (pixels * slope + intercept).astype(np.float32)
@@ -202,7 +209,11 @@ class DicomReader:
         values = self._values(first)
         element = self._map.numbers("central_element", first.dataset, first.index, first.path)
         if element is None or len(element) != 2:
-            raise FrameFormatError(f"{first.path}: the central element needs a column and a row")
+            got = 0 if element is None else len(element)
+            raise FrameFormatError(
+                f"{first.path}: central_element has {got} numbers, expected a column and a row: name another element "
+                "by a map of your own"
+            )
         col = n_cols - element[0] if self._cols == "right-to-left" else element[0] - 1
         row = n_rows - element[1] if self._rows == "top-down" else element[1] - 1
         panel = CylinderPanel(
@@ -223,14 +234,13 @@ class DicomReader:
         try:
             return ConeBeamGeometry(found[0], self._n_rows, self._n_cols)
         except GeometryError as error:
-            raise FrameFormatError(f"{source}: {error}") from error
+            raise FrameFormatError(f"{source}: {error}; correct the tag map or the elements it names") from error
 
     def _pose(self, frame: _Frame) -> NDArray[np.float64]:
         """The pose of one frame."""
         model = self._map.section.model
         if model == "poses":
-            parts = [self._map.numbers(name, frame.dataset, frame.index, frame.path) for name in MODELS["poses"][0]]
-            return np.array([number for part in parts for number in part or ()])
+            return np.concatenate([self._vector(name, frame) for name in MODELS["poses"][0]])
         values = self._values(frame)
         if model == "ct-pd":
             pose, moved = focal_pose(values, self._offset)
@@ -244,7 +254,7 @@ class DicomReader:
         try:
             return circular_pose(values, self._n_rows, self._n_cols, frame.path)
         except GeometryError as error:
-            raise FrameFormatError(f"{frame.path}: {error}") from error
+            raise FrameFormatError(f"{frame.path}: {error}; correct the tag map or the elements it names") from error
 
     def _values(self, frame: _Frame) -> dict[str, float]:
         """The quantities of one number; those that the model needs must be there."""
@@ -258,8 +268,21 @@ class DicomReader:
                 values[name] = number
             elif name in needed:
                 tag = self._map.tags[name].tag
-                raise FrameFormatError(f"{frame.path}: frame {frame.index} lacks {name}, the element ({tag})")
+                raise FrameFormatError(
+                    f"{frame.path}: frame {frame.index} lacks {name}, the element ({tag}): name another, or a value, "
+                    "in a map of your own"
+                )
         return values
+
+    def _vector(self, name: str, frame: _Frame) -> NDArray[np.float64]:
+        """A quantity of several numbers, which must be there."""
+        numbers = self._map.numbers(name, frame.dataset, frame.index, frame.path) or ()
+        if len(numbers) != values_expected(name):
+            raise FrameFormatError(
+                f"{frame.path}: frame {frame.index} has {len(numbers)} numbers of {name}, the element "
+                f"({self._map.tags[name].tag}), expected {values_expected(name)}"
+            )
+        return np.array(numbers)
 
     def _energies(self) -> tuple[EnergyBin, ...]:
         """The energy bins, with their limits if the map has them."""
@@ -306,7 +329,9 @@ def _read_headers(source: Path, description: ScanDescription) -> tuple[list[_Fra
 
     paths = [path for path in _files(source) if is_dicom(path)]
     if not paths:
-        raise FrameFormatError(f"{source} holds no DICOM file")
+        raise FrameFormatError(
+            f"{source} holds no DICOM file, expected .dcm, .ima, .dicom, .img or names without an ending"
+        )
     frames: list[_Frame] = []
     chosen: TagMap | None = None
     for path in paths:
@@ -354,18 +379,22 @@ def _by_bin(frames: list[_Frame], source: Path) -> list[list[_Frame]]:
         if len(orders) == len(members) and single:
             if len(set(orders)) != len(orders):
                 twice = next(order for order in orders if orders.count(order) > 1)
-                raise FrameFormatError(f"{source}: two files have the number {twice:g}: two scans in one folder?")
+                raise FrameFormatError(f"{source}: two files have the number {twice:g}: keep one scan in a folder")
             members = sorted(members, key=lambda frame: frame.order or 0.0)
         ordered.append(members)
     counts = {len(members) for members in ordered}
     if len(counts) > 1:
         numbers = ", ".join(map(str, sorted(counts)))
-        raise IncompleteScanError(f"{source}: energy bins have {numbers} views, expected as many each")
+        raise IncompleteScanError(
+            f"{source}: energy bins have {numbers} views, expected as many each: copy what is missing"
+        )
     first = ordered[0][0]
     for frame in frames:
         like, got = _look(first), _look(frame)
         if like != got:
-            raise FrameFormatError(f"{frame.path} has frames of {got}, expected {like} as in {first.path.name}")
+            raise FrameFormatError(
+                f"{frame.path} has frames of {got}, expected {like} as in {first.path.name}: keep one scan in a folder"
+            )
     return ordered
 
 
@@ -375,7 +404,7 @@ def _look(frame: _Frame) -> str:
     try:
         return f"{dataset.Rows} x {dataset.Columns}, {dataset.BitsAllocated} bit"
     except AttributeError as error:
-        raise FrameFormatError(f"{frame.path} holds no pixels: {error}") from error
+        raise FrameFormatError(f"{frame.path} holds no pixels ({error}): take it out of the folder") from error
 
 
 def _panel_size(first: _Frame, tag_map: TagMap) -> tuple[bool, int, int]:
@@ -391,7 +420,7 @@ def _panel_size(first: _Frame, tag_map: TagMap) -> tuple[bool, int, int]:
     if (rows, cols) not in (stored, stored[::-1]):
         raise FrameFormatError(
             f"{first.path}: the panel should have {rows} rows x {cols} columns, but the pixels are "
-            f"{stored[0]} x {stored[1]}"
+            f"{stored[0]} x {stored[1]}: correct detector_rows and detector_cols of the map"
         )
     # Of a square panel the sizes do not tell; files of DICOM-CT-PD are stored by columns.
     transposed = said if said is not None else (cols, rows) == stored
@@ -404,7 +433,7 @@ def _rescale(frame: _Frame) -> tuple[float, float]:
         slope = float(frame.dataset.get("RescaleSlope", 1.0) or 1.0)
         return slope, float(frame.dataset.get("RescaleIntercept", 0.0) or 0.0)
     except (TypeError, ValueError) as error:
-        raise ScanDescriptionError(f"{frame.path}: rescale slope and intercept should be numbers: {error}") from error
+        raise FrameFormatError(f"{frame.path}: rescale slope and intercept should be numbers: {error}") from error
 
 
 def _dtype(frame: _Frame) -> np.dtype[Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ingest.errors import FrameFormatError, ScanDescriptionError
-from ingest.fields import make_section, refuse_unknown_keys, require_table
+from ingest.fields import describe, make_section, refuse_unknown_keys, require_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +136,9 @@ class TagMap:
             raise FrameFormatError(f"{where}: {name} ({quantity.tag}) is not a number: {error}") from error
         if quantity.index is not None:
             if quantity.index >= len(numbers):
-                raise FrameFormatError(f"{where}: {name} has {len(numbers)} values, the map asks for {quantity.index}")
+                raise FrameFormatError(
+                    f"{where}: {name} has {len(numbers)} values, the map asks for {quantity.index} (the first is 0)"
+                )
             numbers = [numbers[quantity.index]]
         scaled = tuple(quantity.scale * number + quantity.offset for number in numbers)
         if not all(map(math.isfinite, scaled)):
@@ -196,7 +198,7 @@ def _quantity(table: object, where: str) -> Quantity:
     values = {"tag": table} if isinstance(table, str) else dict(require_table(table, where))
     value = values.pop("value", None)
     if value is not None and not isinstance(value, int | float | str):
-        raise ScanDescriptionError(f"{where}: value must be a number or a word")
+        raise ScanDescriptionError(f"{where}: value must be a number or a word, got {describe(value)}")
     made = make_section(_Plain, values, where)
     if made.tag is None and value is None:
         raise ScanDescriptionError(f"{where} needs a tag or a value")

@@ -117,7 +117,7 @@ def circular_pose(values: Mapping[str, float], n_rows: int, n_cols: int, where: 
     for axis, name, n in (("u", "center_col", n_cols), ("v", "center_row", n_rows)):
         given = values.get(f"offset_{axis}_mm")
         if given is not None and name in values:
-            raise FrameFormatError(f"{where}: the tag map gives offset_{axis}_mm and {name}, expected one of them")
+            raise FrameFormatError(f"{where}: the tag map gives offset_{axis}_mm and {name}: keep one")
         center = ((n - 1) / 2 - values[name]) * values[f"pitch_{axis}_mm"] if name in values else 0.0
         offsets[f"offset_{axis}_mm"] = center if given is None else given
     geometry = ConeBeamGeometry.circular(

@@ -88,7 +88,9 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
     """
     description = load_description(source, options, known_settings=SETTINGS)
     if description.scan.repeat_views is not None:
-        raise ScanDescriptionError(f"{source}: repeat_views is not for scans with the geometry of another program")
+        raise ScanDescriptionError(
+            f"{source}: repeat_views is not for scans with the geometry of another program: leave it out"
+        )
     try:
         opened = _open(source, description)
     except GeometryError as error:
@@ -100,7 +102,8 @@ def open_source(source: Path, options: SourceOptions) -> FrameReader:
         if (geometry.n_views, geometry.n_rows, geometry.n_cols) != (n_views, n_rows, n_cols):
             raise ScanDescriptionError(
                 f"{opened.path}: the projections have {n_views} views of {n_rows} rows x {n_cols} columns, but the "
-                f"{opened.program} geometry has {geometry.n_views} of {geometry.n_rows} x {geometry.n_cols}"
+                f"{opened.program} geometry has {geometry.n_views} of {geometry.n_rows} x {geometry.n_cols}: name the "
+                "files that belong together by [files] projections and --set geometry=FILE"
             )
         content, note = _content(description, views)
         flats = open_field("flats", description, _open_frames, (".npy",), views)
@@ -165,7 +168,9 @@ def _find_geometry(source: Path, description: ScanDescription) -> tuple[Path, st
             else (source if source.is_dir() else source.parent) / str(named)
         )
         if not path.is_file():
-            raise ScanDescriptionError(f"{description.name}: the geometry file {path} does not exist")
+            raise ScanDescriptionError(
+                f"{description.name}: the geometry file {path} does not exist: correct the setting geometry"
+            )
         candidates = [path]
     elif source.is_dir():
         candidates = [p for p in sorted(source.iterdir(), key=natural_key) if p.suffix.lower() in GEOMETRY_SUFFIXES]
@@ -193,8 +198,10 @@ def _find_projections(source: Path, description: ScanDescription, geometry_path:
         ]
         expected = len(description.bins) if "{bin}" in pattern else 1
         if len(files) != expected:
+            each = "one for each of the [[bins]]" if "{bin}" in pattern else "or put {bin} in it"
             raise ScanDescriptionError(
-                f"{description.name}: [files] '{pattern}' should name {expected} files of projections, got {len(files)}"
+                f"{description.name}: [files] projections '{pattern}' names {len(files)} files, expected {expected}, "
+                f"{each}"
             )
         return files
     if geometry_path.suffix.lower() in (".mat", ".nxs", ".nex"):
@@ -292,7 +299,7 @@ def _require_alike(views: list[Stack], paths: list[Path]) -> None:
         if (stack.n_views, stack.shape, stack.dtype) != (views[0].n_views, views[0].shape, views[0].dtype):
             raise FrameFormatError(
                 f"{paths[0].parent}: energy bins differ, {stack.n_views} views of {stack.shape} {stack.dtype} and "
-                f"{views[0].n_views} of {views[0].shape} {views[0].dtype}"
+                f"{views[0].n_views} of {views[0].shape} {views[0].dtype}: upload them as scans of their own"
             )
 
 

@@ -91,14 +91,16 @@ def open_tigre_mat(path: Path, bin_index: int, order: Order) -> tuple[ArrayFrame
     geo = variables.get("geo")
     names = getattr(geo, "_fieldnames", None)
     if names is None:
-        raise FrameFormatError(f"{path}: 'geo' should be a struct, as TIGRE has it")
+        raise FrameFormatError(f"{path}: 'geo' is no struct: save TIGRE's geo with its fields")
     fields: dict[str, Any] = {name: getattr(geo, name) for name in names}
     if "angles" in variables:
         fields["angles"] = variables["angles"]
     imported = tigre.from_tigre(tigre.from_dict(fields, str(path), order))
     found = [name for name in _PROJECTIONS if name in variables]
     if not found:
-        raise FrameFormatError(f"{path} holds TIGRE's geometry, but no projections '{_PROJECTIONS[0]}'")
+        raise FrameFormatError(
+            f"{path} holds TIGRE's geometry, but no projections: save them in it as '{_PROJECTIONS[0]}'"
+        )
     axes = ("row", "col", "view") if order == "matlab" else ("view", "row", "col")
     projections = np.asarray(variables[found[0]])
     shape = imported.geometry
@@ -126,7 +128,7 @@ def open_cil_nexus(path: Path, bin_index: int) -> tuple[ArrayFrames, Imported]:
         if not {"view", "row", "col"} <= set(axes) <= set(_CIL_AXES.values()):
             raise FrameFormatError(f"{path} has the axes {', '.join(labels)}, expected angle, vertical and horizontal")
         values = _cil_values(path, file, data.attrs)
-        scale, offset = float(data.attrs.get("scale", 1.0)), float(data.attrs.get("offset", 0.0))
+        scale, offset = (_cil_number(path, data.attrs, *said) for said in (("scale", 1.0), ("offset", 0.0)))
         frames = ArrayFrames(path, data, axes, bin_index, slope=scale, offset=offset, close=file.close)
         return frames, cil.from_dict(values, str(path))
     except (OSError, RuntimeError, KeyError) as error:
@@ -189,14 +191,18 @@ def _cil_values(path: Path, file: Any, attributes: Mapping[str, Any]) -> dict[st
         node = member(config, name)
         node = member(config, older) if node is None and older else node
         if node is None:
-            raise FrameFormatError(f"{path} lacks the data set {_CIL_CONFIG}/{name}")
-        values: NDArray[np.float64] = np.asarray(node[()], dtype=np.float64).ravel()
+            raise FrameFormatError(f"{path} lacks the data set {_CIL_CONFIG}/{name}: write it with the CIL of today")
+        try:
+            values: NDArray[np.float64] = np.asarray(node[()], dtype=np.float64).ravel()
+        except (TypeError, ValueError) as error:
+            raise FrameFormatError(f"{path}: {_CIL_CONFIG}/{name} should hold numbers: {error}") from error
         return list(values.tolist())
 
     angles = member(config, "angles")
     said = {} if angles is None else angles.attrs
     radian = _text(said.get("angle_unit", "degree")) == "radian"
     to_degree = 180 / math.pi if radian else 1.0
+    pixel_h = _cil_number(path, attributes, "pixel_size_h")
     return {
         "geometry": "Cone3D",
         "source_position": vector("source/position"),
@@ -206,14 +212,22 @@ def _cil_values(path: Path, file: Any, attributes: Mapping[str, Any]) -> dict[st
         "rotation_axis_position": vector("rotation_axis/position"),
         "rotation_axis_direction": vector("rotation_axis/direction"),
         "angles": [angle * to_degree for angle in vector("angles")],
-        "initial_angle": float(said.get("initial_angle", 0.0)) * to_degree,
-        "num_pixels": [int(attributes.get("num_pixels_h", 1)), int(attributes.get("num_pixels_v", 1))],
-        "pixel_size": [
-            float(attributes["pixel_size_h"]),
-            float(attributes.get("pixel_size_v", attributes["pixel_size_h"])),
-        ],
+        "initial_angle": _cil_number(path, said, "initial_angle", 0.0) * to_degree,
+        "num_pixels": [int(_cil_number(path, attributes, f"num_pixels_{axis}", 1)) for axis in "hv"],
+        "pixel_size": [pixel_h, _cil_number(path, attributes, "pixel_size_v", pixel_h)],
         "origin": _text(attributes.get("panel_origin", "bottom-left")),
     }
+
+
+def _cil_number(path: Path, attributes: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """A number among the attributes of CIL's data sets."""
+    value = attributes.get(name, default)
+    if value is None:
+        raise FrameFormatError(f"{path} lacks the attribute {name} of {_CIL_DATA}: write it with the CIL of today")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise FrameFormatError(f"{path}: the attribute {name} should be a number: {error}") from error
 
 
 def _text(value: Any) -> str:

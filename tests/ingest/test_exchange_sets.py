@@ -252,7 +252,7 @@ def test_matlab_and_nexus_files_that_are_not_what_they_should_be(tmp_path):
     from scipy.io import savemat
 
     savemat(tmp_path / "a.mat", {"geo": 3.0})
-    with pytest.raises(FrameFormatError, match="should be a struct"):
+    with pytest.raises(FrameFormatError, match="'geo' is no struct"):
         opened(tmp_path / "a.mat")
     savemat(tmp_path / "b.mat", {"geo": {"DSD": 1.0}, "angles": [0.0]})
     with pytest.raises(ScanDescriptionError, match="lacks the field 'DSO'"):
