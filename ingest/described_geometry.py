@@ -87,7 +87,8 @@ def override_geometry(
     if not isinstance(geometry, ConeBeamGeometry):
         beam = "no geometry" if geometry is None else "a parallel beam"
         raise ScanDescriptionError(
-            f"{where} has '{wanted[0]}' but no kind, and the {source_format} files give {beam} that it could correct"
+            f"{where} has '{wanted[0]}' but no kind, and the {source_format} files give {beam} that it could correct: "
+            "give it a kind and all that this kind needs"
         )
     for name in wanted:
         if name not in _OVERRIDES:
