@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from reconstruction.binning import binned_geometry
 from reconstruction.errors import MemoryBudgetError
 from reconstruction.fdk import prepare
 from spark_jobs.looks.spread_views import spread_views
+from spark_jobs.planning.request import MEBIBYTE
 from spark_jobs.planning.view_groups import frame_rows, frames_of_views
 from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
 
@@ -81,8 +83,9 @@ def read_look_rows(
             break
         if binning >= _MOST_BINNING:
             raise MemoryBudgetError(
-                f"a look at scan {stored.scan.scan_id} needs {needed} B of line integrals, but "
-                f"{parameters.memory_bytes} B are allowed: take fewer views or a slice instead of a volume"
+                f"a look at scan {stored.scan.scan_id} needs {math.ceil(needed / MEBIBYTE)} MiB of line integrals, but "
+                f"{parameters.memory_bytes / MEBIBYTE:.0f} MiB are allowed: take fewer views or a slice instead of a "
+                "volume"
             )
         binning *= 2
     lines, read_bytes = _read(stored, parameters.bin, views, used, rows, binned, binning)

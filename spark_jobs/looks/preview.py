@@ -106,6 +106,6 @@ def look_grid(stored: StoredScan, parameters: PreviewParameters) -> VolumeGrid:
     if not low <= z <= high:
         raise PlanError(
             f"the slice at {z:.4g} mm lies outside of what is seen of scan {parameters.scan_id}: {low:.4g} to "
-            f"{high:.4g} mm"
+            f"{high:.4g} mm: give a height between these"
         )
     return VolumeGrid((1, side, side), (min(pitch, pitch_z), pitch, pitch), (0.0, 0.0, z))

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from spark_jobs.errors import PlanError
+
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
@@ -111,11 +113,12 @@ class PlanCost:
     gpu_bytes: int = 0
 
     def stage(self, name: str) -> StageCost:
-        """The stage of that name; KeyError if the plan has none."""
+        """The stage of that name; PlanError if the plan has none."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise KeyError(name)
+        names = ", ".join(stage.name for stage in self.stages)
+        raise PlanError(f"the plan has no stage '{name}': its stages are {names}")
 
 
 def cost_from_json(values: dict[str, Any]) -> PlanCost:

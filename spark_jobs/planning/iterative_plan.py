@@ -91,10 +91,6 @@ def iterative_plan(
     cut = _cut(stored, geometry, draft, request)
     if cut.slabs != draft.slabs:
         draft = make_plan(stored, dataclasses.replace(fdk, n_slabs=len(cut.slabs), slab_slices=None), rates)
-    if cut.slabs != draft.slabs:
-        raise PlanError(
-            f"{len(cut.slabs)} slabs were wanted of {draft.grid.shape[0]} slices, got {len(draft.slabs)}: give --slabs"
-        )
     return dataclasses.replace(
         draft,
         request=request,

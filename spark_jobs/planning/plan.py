@@ -114,7 +114,11 @@ def planned_bins(stored: StoredScan, request: ReconstructionRequest) -> tuple[in
     scan = stored.scan
     geometry_of(stored)
     if scan.content == "counts" and scan.flats is None:
-        raise PlanError(f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none")
+        raise PlanError(
+            f"scan {scan.scan_id} holds raw counts and needs flat fields, but has none: name them as [files] flats of "
+            'its scan.toml, or say there what its frames are (content = "normalized" or "line_integrals"), and upload '
+            "it again"
+        )
     unknown = [b for b in request.bins if not 0 <= b < len(scan.bins)]
     if unknown:
         raise PlanError(f"scan {scan.scan_id} has the bins 0 to {len(scan.bins) - 1}, asked for bin {unknown[0]}")

@@ -179,7 +179,8 @@ def plan_from_bytes(content: bytes, source: str) -> ReconstructionPlan:
     values = json.loads(content)
     if values.get("schema_version") != PLAN_SCHEMA_VERSION:
         raise PlanError(
-            f"{source} has plan schema version {values.get('schema_version')}, expected {PLAN_SCHEMA_VERSION}"
+            f"{source} has plan schema version {values.get('schema_version')}, expected {PLAN_SCHEMA_VERSION}: it was "
+            "planned by another release, submit the job again"
         )
     grid = values["grid"]
     return ReconstructionPlan(
@@ -229,7 +230,8 @@ def geometry_of(stored: StoredScan) -> ConeBeamGeometry:
     if scan.parallel is not None:
         raise PlanError(
             f"scan {scan.scan_id} is a parallel-beam scan; only cone-beam scans are reconstructed, since FDK needs the "
-            f"distances of source and detector"
+            "distances of source and detector: if it was a cone beam, give them in [geometry] of its scan.toml and "
+            "upload it again"
         )
     raise PlanError(
         f"scan {scan.scan_id} has no geometry: add a scan.toml with a [geometry] section to its source and upload again"

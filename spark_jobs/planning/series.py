@@ -72,7 +72,8 @@ def run_from_bytes(content: bytes, source: str) -> RunRecord:
     values = json.loads(content)
     if values.get("schema_version") != RUN_SCHEMA_VERSION:
         raise PlanError(
-            f"{source} has run schema version {values.get('schema_version')}, expected {RUN_SCHEMA_VERSION}"
+            f"{source} has run schema version {values.get('schema_version')}, expected {RUN_SCHEMA_VERSION}: another "
+            "release began this run, submit the job with a run id of its own"
         )
     return RunRecord(
         content_date=values["content_date"],
@@ -134,7 +135,10 @@ def fix_bin(
 def _bin_from_bytes(store: Store, path: str) -> tuple[tuple[float, float], str]:
     values = json.loads(store.read_bytes(path))
     if values.get("schema_version") != RUN_SCHEMA_VERSION:
-        raise PlanError(f"{path} has run schema version {values.get('schema_version')}, expected {RUN_SCHEMA_VERSION}")
+        raise PlanError(
+            f"{path} has run schema version {values.get('schema_version')}, expected {RUN_SCHEMA_VERSION}: another "
+            "release began this run, submit the job with a run id of its own"
+        )
     low, high = values["mu_range"]
     return (low, high), values["bad_pixels"]
 

@@ -52,7 +52,10 @@ def load_rates(store: Store, name: str) -> Rates:
         ) from error
     if values.get("schema_version") != TUNING_SCHEMA_VERSION:
         version = values.get("schema_version")
-        raise PlanError(f"{path} has tuning schema version {version}, expected {TUNING_SCHEMA_VERSION}")
+        raise PlanError(
+            f"{path} has tuning schema version {version}, expected {TUNING_SCHEMA_VERSION}: make it anew with "
+            f"`conepacs plan SCAN_ID --probe --tuning {name}`"
+        )
     return Rates(**values["rates"])
 
 

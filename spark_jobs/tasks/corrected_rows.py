@@ -22,7 +22,6 @@ from reconstruction.correction import (
     to_line_integrals,
 )
 from reconstruction.errors import CalibrationError
-from spark_jobs.errors import PlanError
 from spark_jobs.planning.task_memory import field_band_rows
 from spark_jobs.run_files.white_file import WhiteFile, read_white, white_path, write_white
 from storage.errors import MissingFileError
@@ -103,7 +102,10 @@ def _field_rows(
     """Flat and dark frames of some rows that serve a camera position's views."""
     flats = stored.read_flats(bin_index, row_start, row_stop, position=position)
     if flats is None:
-        raise CalibrationError("the frames are raw counts and need flat fields, but the scan has none")
+        raise CalibrationError(
+            f"scan {stored.scan.scan_id} holds raw counts and needs flat fields, but has none: name them as [files] "
+            "flats of its scan.toml and upload it again"
+        )
     return flats, stored.read_darks(bin_index, row_start, row_stop, position=position)
 
 
@@ -226,8 +228,6 @@ class RowCorrector:
         stored, mask, parameters = self.stored, self._mask, self._parameters
         if stored.scan.content != "counts":
             return self._whole.band(self.read_start, self.read_stop)
-        if stored.scan.flats is None:
-            raise PlanError(f"scan {stored.scan.scan_id} holds raw counts and needs flat fields, but has none")
         if self._folder is not None:
             file = white_files(stored, self._folder, self.bin_index)[position or 0]
             white, dark = read_white(stored.store, file, self.read_start, self.read_stop)

@@ -109,7 +109,9 @@ def open_run(place: RunPlace) -> OpenRun:
     plan = plan_from_bytes(store.read_bytes(path), path)
     stored = open_scan_chunks(store, plan.request.scan_id)
     if stored.manifest_sha256 != plan.scan_sha256:
-        raise SparkJobError(f"scan {plan.request.scan_id} is not the one that {place.folder} was planned for")
+        raise SparkJobError(
+            f"scan {plan.request.scan_id} is not the one that {place.folder} was planned for: submit the job again"
+        )
     return OpenRun(store, plan, stored, place, counted)
 
 

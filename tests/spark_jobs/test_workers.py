@@ -165,7 +165,8 @@ def test_a_changed_scan_or_a_broken_plan_is_told_plainly(small, tmp_path):
     with small.open_write(path) as handle:
         handle.write(whole.replace(run.plan.scan_sha256.encode(), b"0" * 64))
     got = measured(run.place, 0, reconstruct_slab)
-    assert got == {"error": f"scan {SCAN_ID} is not the one that {run.place.folder} was planned for"}
+    said = f"scan {SCAN_ID} is not the one that {run.place.folder} was planned for: submit the job again"
+    assert got == {"error": said}
     with small.open_write(path) as handle:
         handle.write(whole.replace(b'"schema_version": 3', b'"schema_version": 1'))
     assert "plan schema version 1, expected 3" in measured(run.place, 0, reconstruct_slab)["error"]
