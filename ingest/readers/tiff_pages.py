@@ -96,39 +96,55 @@ class TiffPages:
         if len(first.shape) != 2:
             raise FrameFormatError(f"{path}: page 0 has the shape {first.shape}, expected one grey value a pixel")
         if first.dtype is None or np.dtype(first.dtype).kind not in "iuf":
-            raise FrameFormatError(f"{path}: page 0 has {first.bitspersample} bits a pixel, which is not read")
+            kind = first.dtype.name if first.dtype is not None else f"{first.bitspersample} bits"
+            raise FrameFormatError(
+                f"{path}: page 0 has pixels of {kind}, expected whole or floating point numbers: convert it"
+            )
         self.shape: tuple[int, int] = (int(first.shape[0]), int(first.shape[1]))
         self.dtype: np.dtype[Any] = np.dtype(tiff.byteorder + first.dtype.str[1:])
         self.n_frames = n_directories
-        if n_directories == 1 and len(tiff.series) == 1 and len(tiff.series[0].shape) == 3:
-            # ImageJ leaves out the directories of all pages but the first.
-            self._open_contiguous(tiff.series[0])
+        n_stacked = _stacked_pages(tiff) if n_directories == 1 else 1
+        if n_stacked > 1:
+            self._open_contiguous(first, n_stacked)
             return
         if len(tiff.pages) != n_directories:
             raise FrameFormatError(
-                f"{path} is malformed: {n_directories} pages, of which {len(tiff.pages)} are readable"
+                f"{path} is malformed: it has {n_directories} pages, of which {len(tiff.pages)} are readable"
             )
         size = path.stat().st_size
         for index in range(n_directories):
             page = tiff.pages[index]
             if page.shape != first.shape or page.dtype != first.dtype:
                 raise FrameFormatError(
-                    f"{path}: page {index} is {page.shape} {page.dtype}, expected {first.shape} {first.dtype} as page 0"
+                    f"{path}: page {index} is {page.shape} {page.dtype}, expected {first.shape} {first.dtype} as page "
+                    "0: leave previews and other pictures out of the stack"
                 )
             for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=True):
                 if offset + n_bytes > size:
                     raise _truncated(path, f"page {index}", offset, n_bytes, size)
 
-    def _open_contiguous(self, series: tifffile.TiffPageSeries) -> None:
-        """Map an uncompressed stack that has one directory only."""
-        if series.dataoffset is None:
-            raise FrameFormatError(f"{self.path}: a stack of {series.shape} with one directory must be uncompressed")
-        n_bytes = int(np.prod(series.shape)) * self.dtype.itemsize
+    def _open_contiguous(self, first: Any, n_pages: int) -> None:
+        """Map an uncompressed stack that has one directory only, that of its first page."""
+        if not first.is_contiguous:
+            raise FrameFormatError(
+                f"{self.path}: a stack of {n_pages} pages with one directory must be uncompressed: save it so, or with "
+                "a directory for each page"
+            )
+        shape, offset = (n_pages, *self.shape), int(first.dataoffsets[0])
+        n_bytes = int(np.prod(shape)) * self.dtype.itemsize
         size = self.path.stat().st_size
-        if series.dataoffset + n_bytes > size:
-            raise _truncated(self.path, "the stack", series.dataoffset, n_bytes, size)
-        self.n_frames = int(series.shape[0])
-        self._contiguous = np.memmap(self.path, self.dtype, "r", series.dataoffset, series.shape)
+        if offset + n_bytes > size:
+            raise _truncated(self.path, f"the stack of {n_pages} pages", offset, n_bytes, size)
+        self.n_frames = n_pages
+        self._contiguous = np.memmap(self.path, self.dtype, "r", offset, shape)
+
+
+def _stacked_pages(tiff: tifffile.TiffFile) -> int:
+    """Pages of a file with one directory: ImageJ leaves out those of all pages but the first."""
+    if len(tiff.series) == 1 and len(tiff.series[0].shape) == 3:
+        return int(tiff.series[0].shape[0])
+    # Where such a stack is cut short, tifffile takes its first page for all there is.
+    return int((tiff.imagej_metadata or {}).get("images", 1))
 
 
 def _walk_directories(path: Path) -> int:

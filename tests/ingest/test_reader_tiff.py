@@ -40,7 +40,7 @@ def test_types_and_layouts(tmp_path, dtype, options, open_tiff):
     reader.close()
 
 
-def test_an_imagej_stack_with_one_directory(tmp_path, open_tiff):
+def test_an_imagej_stack(tmp_path, open_tiff):
     frames = counts(4, 5, 6)
     tifffile.imwrite(tmp_path / "s.tif", frames, imagej=True)
     reader = open_tiff(tmp_path / "s.tif")
