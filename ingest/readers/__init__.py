@@ -103,7 +103,10 @@ def detect(source: Path) -> str:
         if load_reader(name).looks_like(source):
             return name
     refuse_unread(source)
-    raise FrameFormatError(f"{source}: not recognised as any of {', '.join(READERS)}")
+    raise FrameFormatError(
+        f"{source}: not recognised as any of {', '.join(READERS)}: name its format (--format, or format in [scan] of a "
+        "scan.toml)"
+    )
 
 
 def open_source(source: Path, *, source_format: str | None = None, options: SourceOptions | None = None) -> ScanReader:
@@ -119,7 +122,7 @@ def open_source(source: Path, *, source_format: str | None = None, options: Sour
         If views, flat or dark frames are missing.
     """
     if not source.exists():
-        raise FrameFormatError(f"{source} does not exist")
+        raise FrameFormatError(f"{source} does not exist: give the file or the folder of a scan")
     options = options or SourceOptions()
     said = describe_intake(source, options)
     name = source_format or said.format or detect(source)
@@ -128,7 +131,7 @@ def open_source(source: Path, *, source_format: str | None = None, options: Sour
         if said.repeat_views is not None and reader.scan.n_views != said.repeat_views:
             raise ScanDescriptionError(
                 f"{source}: repeat_views {said.repeat_views} needs a source with one view, "
-                f"but the {name} reader finds {reader.scan.n_views}"
+                f"but the {name} reader finds {reader.scan.n_views}: leave repeat_views out"
             )
         bin_pixels = said.bin_pixels or 1
         repeated = said.repeat_views is not None

@@ -115,10 +115,15 @@ def _find_npz(source: Path, description: ScanDescription) -> Path | None:
     known = (*NPZ_KEYS, *(name for name in of_positions if name is not None))
     unknown = sorted(set(npz_keys(path)) - set(known))
     if unknown:
-        raise FrameFormatError(f"{path} holds the unknown array '{unknown[0]}': known are {', '.join(known)}")
+        raise FrameFormatError(
+            f"{path} holds the unknown array '{unknown[0]}': known are {', '.join(known)}: rename it or leave it out"
+        )
     for key in ("flats", "darks", "bad_pixels"):
         if getattr(description.files, key) is not None:
-            raise ScanDescriptionError(f"{description.name}: [files] {key} must be an array in {path} itself")
+            raise ScanDescriptionError(
+                f"{description.name}: [files] {key} must be an array in {path} itself: save it there as '{key}', and "
+                "leave the line out"
+            )
     return path
 
 
@@ -135,7 +140,7 @@ def _open_views(source: Path, description: ScanDescription) -> tuple[Stack | Fra
 def _open_npz_views(path: Path) -> tuple[Stack | FrameSeries, ...]:
     """Views of the array ``projections``, a stream for each energy bin."""
     if "projections" not in npz_keys(path):
-        raise FrameFormatError(f"{path} holds no array 'projections'")
+        raise FrameFormatError(f"{path} holds no array 'projections': save the views there under that name")
     first = NpzMember(path, "projections")
     return (Stack(first), *(Stack(NpzMember(path, "projections", index)) for index in range(1, first.n_bins)))
 

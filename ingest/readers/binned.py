@@ -41,7 +41,8 @@ def bin_scan(scan: Scan, bin_pixels: int) -> Scan:
     if min(n_rows, n_cols) < 1:
         raise ScanDescriptionError(
             f"scan {scan.scan_id}: bin_pixels {bin_pixels} is more than "
-            f"the panel of {scan.n_rows} rows x {scan.n_cols} columns holds"
+            f"the panel of {scan.n_rows} rows x {scan.n_cols} columns holds: "
+            f"take {min(scan.n_rows, scan.n_cols)} at most"
         )
     how = "sum" if scan.content == "counts" else "mean"
     note = f"Pixels are binned {bin_pixels} x {bin_pixels} ({how}) from {scan.n_rows} rows x {scan.n_cols} columns."
@@ -140,6 +141,6 @@ class BinnedReader:
         if target.kind == "u" and sums.size and int(sums.max()) > np.iinfo(target).max:
             raise FrameFormatError(
                 f"scan {self.scan.scan_id}: binned {what} reach {int(sums.max())} counts, "
-                f"above {np.iinfo(target).max}, the largest that {target} holds"
+                f"above {np.iinfo(target).max}, the largest that {target} holds: take smaller bin_pixels"
             )
         return np.asarray(sums, dtype=target)

@@ -186,7 +186,9 @@ def open_views(
             return (_open_series(partial(_list_views, source, description, suffixes), description, open_file),)
         return (_open_stack(source, description, open_file),)
     if "{bin}" in pattern and not description.bins:
-        raise ScanDescriptionError(f"{description.name}: [files] '{pattern}' needs the energy bins [[bins]]")
+        raise ScanDescriptionError(
+            f"{description.name}: [files] '{pattern}' needs the energy bins: describe each in a [[bins]] of its own"
+        )
     opened: list[Stack | FrameSeries] = []
     for bin_pattern in bin_patterns(pattern, description):
         listing = partial(match_files, description, bin_pattern, suffixes)
@@ -260,7 +262,7 @@ def open_field_set(
     if len(patterns) != len(views):
         raise ScanDescriptionError(
             f"{description.name}: [files] '{pattern}' gives {name}s for {len(patterns)} energy bins, "
-            f"but the views have {len(views)}"
+            f"but the views have {len(views)}: write {{bin}} where the number of a file's energy bin stands"
         )
     openers: list[tuple[Opener, ...]] = []
     counts: list[int] = []
@@ -276,7 +278,10 @@ def open_field_set(
             counts[-1] += frame_file.n_frames
             dtypes.append(frame_file.dtype)
     if len(set(counts)) != 1:
-        raise ScanDescriptionError(f"{description.name}: energy bins have different numbers of {name}s: {counts}")
+        raise ScanDescriptionError(
+            f"{description.name}: energy bins have different numbers of {name}s, {', '.join(map(str, counts))}: "
+            "give each as many"
+        )
     return FieldFiles((tuple(openers),), (counts[0],), widest_dtype(dtypes, description.name), name)
 
 
@@ -307,19 +312,26 @@ def count_views(views: tuple[Stack | FrameSeries, ...], description: ScanDescrip
     if repeat is None:
         return n_views
     if n_views != 1:
-        raise ScanDescriptionError(f"{source}: repeat_views {repeat} needs a source with one view, got {n_views}")
+        raise ScanDescriptionError(
+            f"{source}: repeat_views {repeat} needs a source with one view, got {n_views}: leave it out"
+        )
     return repeat
 
 
 def _open_stack(path: Path, description: ScanDescription, open_file: OpenFile) -> Stack:
     """All views in one file."""
     if description.files.missing_views:
-        raise ScanDescriptionError(f"{description.name}: missing_views is for numbered files, but {path} is one file")
+        raise ScanDescriptionError(
+            f"{description.name}: missing_views is for numbered files, but {path} is one file: leave it out"
+        )
     stack = Stack(open_file(path))
     expected = description.scan.n_views
     if expected is not None and stack.n_views != expected:
         stack.close()
-        raise IncompleteScanError(f"{path} holds {stack.n_views} views, expected {expected} as n_views says")
+        raise IncompleteScanError(
+            f"{path} holds {stack.n_views} views, expected {expected} as n_views says: correct n_views unless the file "
+            "lacks views"
+        )
     return stack
 
 

@@ -245,7 +245,8 @@ def length_mm(dataset: Any, source: Path, *, default_unit: str) -> float:
     factor = _factor(dataset, _MILLIMETRES, default_unit, "a length", source)
     values = read_values(dataset, source)
     if values.size == 0 or np.ptp(values) > 1e-9 * abs(values[0]):
-        raise FrameFormatError(f"{source}: {dataset.name} holds {values.size} different lengths, expected one")
+        got = f"{values.size} lengths that differ" if values.size else "no number"
+        raise FrameFormatError(f"{source}: {dataset.name} holds {got}, expected one length")
     return float(values[0]) * factor
 
 
@@ -307,7 +308,8 @@ def describe_fields(
     chosen = np.concatenate(sets)
     if np.unique(chosen).size < chosen.size:
         raise ScanDescriptionError(
-            f"{description.name}: [[camera_positions]] name some of the {kind} of {source} twice"
+            f"{description.name}: [[camera_positions]] name some of the {kind} of {source} twice: each "
+            "belongs to one position"
         )
     counts = tuple(len(one) for one in sets)
     return FrameSet(frame_set.dataset, frame_set.frames[chosen]), FieldFrames(sum(counts), position_counts=counts)
@@ -317,7 +319,10 @@ def require_announced_views(n_views: int, description: ScanDescription, source: 
     """Refuse another number of views than ``[scan] n_views`` says; IncompleteScanError names both."""
     said = description.scan.n_views
     if said is not None and said != n_views:
-        raise IncompleteScanError(f"{source} holds {n_views} views, expected {said} as n_views says")
+        raise IncompleteScanError(
+            f"{source} holds {n_views} views, expected {said} as n_views says: correct n_views unless the file "
+            "lacks views"
+        )
 
 
 def _factor(dataset: Any, factors: dict[str, float], default_unit: str, what: str, source: Path) -> float:

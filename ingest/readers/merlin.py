@@ -115,8 +115,6 @@ class MerlinReader:
         said_alternating = acquisition.get("Active Counters", "").lower() == "alternating"
         self._alternating: bool = self._settings.get("alternating", said_alternating)
         self._table = self._index()
-        if not self._table.views:
-            raise IncompleteScanError(f"{source}: no view with all its counters is there yet")
         self._first = self._table.views[0][0]
         self._layout = frame_layout(self._first.header, self._first.where)
         self._order, self._bins, self._difference = _choose_counters(description, self._settings, self._table)
@@ -213,7 +211,10 @@ class MerlinReader:
         found = sorted(p.absolute() for p in base.glob(pattern))
         paths = [p for match in found for p in (mib_paths(match) if match.is_dir() else [match])]
         if not paths:
-            raise FrameFormatError(f"{self._description.name}: no .mib file matches '{pattern}'")
+            raise FrameFormatError(
+                f"{self._description.name}: no .mib file matches '{pattern}': give a name or pattern as seen from its "
+                "folder"
+            )
         return paths
 
     def _index(self) -> FrameTable:
@@ -222,7 +223,7 @@ class MerlinReader:
         paths = self._paths()
         frames = index_files(paths, growing=growing)
         if not frames:
-            raise FrameFormatError(f"{self._source}: no Merlin frame found, expected .mib files")
+            raise FrameFormatError(f"{self._source}: no Merlin frame found, expected .mib files with frames")
         missing = self._description.files.missing_views
         return arrange(frames, missing=missing, alternating=self._alternating, growing=growing)
 
@@ -231,7 +232,9 @@ class MerlinReader:
         n_views, said = len(self._table.views), self._description.scan.n_views
         if said is not None:
             if n_views > said:
-                raise ScanDescriptionError(f"{self._source} holds {n_views} views, expected {said} as n_views says")
+                raise ScanDescriptionError(
+                    f"{self._source} holds {n_views} views, expected {said} as n_views says: correct n_views"
+                )
             return
         promised = acquisition.get("Frames in Acquisition (Number)", "")
         found = (n_views + len(self._table.left_out)) * len(self._table.counters)

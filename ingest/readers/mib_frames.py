@@ -171,7 +171,10 @@ def frame_layout(header: MibHeader, where: str) -> FrameLayout:
     """
     across, up, has_gap = _chips(header, where)
     if header.n_rows < 1 or header.n_cols < 1:
-        raise FrameFormatError(f"{where}: the frame is given as {header.n_rows} rows x {header.n_cols} columns")
+        raise FrameFormatError(
+            f"{where}: the frame is given as {header.n_rows} rows x {header.n_cols} columns, expected at least one "
+            "of each"
+        )
     if header.pixel_format == "R64":
         return _raw_layout(header, across, up, where)
     if header.pixel_format not in _INTEGER_BYTES:

@@ -87,7 +87,10 @@ class NpzMember:
                 offset = _payload_offset(path, self._member) + self._header_bytes
                 self._frames = _map(path, self.dtype, shape, offset, fortran_order)[bin_index]
             elif fortran_order:
-                raise FrameFormatError(f"{self._what} is compressed in Fortran order, expected C order")
+                raise FrameFormatError(
+                    f"{self._what} is compressed in Fortran order, expected C order: save it as "
+                    "np.ascontiguousarray gives it, or uncompressed"
+                )
         except (zipfile.BadZipFile, KeyError) as error:
             self._archive.close()
             raise FrameFormatError(f"{self._what} cannot be read: {error}") from error
@@ -115,7 +118,9 @@ class NpzMember:
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise FrameFormatError(f"{self._what}: frame {index} is damaged: {error}") from error
         if len(content) != frame_bytes:
-            raise FrameFormatError(f"{self._what} is truncated in frame {index}")
+            raise FrameFormatError(
+                f"{self._what} is truncated in frame {index}: {len(content)} bytes, expected {frame_bytes}"
+            )
         return np.frombuffer(content, dtype=self.dtype).reshape(self.shape)
 
     def close(self) -> None:
@@ -166,7 +171,7 @@ def _read_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, n
             raise
         raise FrameFormatError(f"{what} is not a NumPy array: {error}") from error
     if dtype.hasobject:
-        raise FrameFormatError(f"{what} holds pickled objects, which are never read")
+        raise FrameFormatError(f"{what} holds pickled objects, which are never read: save it as numbers")
     return shape, fortran_order, dtype
 
 

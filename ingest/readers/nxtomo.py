@@ -168,7 +168,9 @@ def _choose_entry(source: Path, file: Any, description: ScanDescription) -> Any:
     if not names:
         raise FrameFormatError(f"{source}: no NXtomo entry with {DATA} and {IMAGE_KEY}")
     if len(names) > 1:
-        raise FrameFormatError(f"{source} holds the entries {', '.join(names)}: choose one by the setting 'entry'")
+        raise FrameFormatError(
+            f"{source} holds the entries {', '.join(names)}: choose one by the setting 'entry' (--set entry={names[0]})"
+        )
     return file[names[0]]
 
 
@@ -209,8 +211,7 @@ def _geometry(
     source: Path, entry: Any, beta_rad: NDArray[np.float64], shape: tuple[int, int], description: ScanDescription
 ) -> tuple[ConeBeamGeometry | ParallelBeam, str]:
     """Cone beam if the file gives all that it takes, else parallel beam; and why."""
-    pitch_u = _optional_length(source, entry, "instrument/detector/x_pixel_size")
-    pitch_v = _optional_length(source, entry, "instrument/detector/y_pixel_size")
+    pitch_u, pitch_v = (_pitch_mm(source, entry, f"instrument/detector/{axis}_pixel_size") for axis in "xy")
     parallel = ParallelBeam(tuple(beta_rad.tolist()), pitch_u or None, pitch_v or None)
     source_mm = _optional_length(source, entry, "instrument/source/distance")
     detector_mm = _optional_length(source, entry, "instrument/detector/distance")
@@ -258,6 +259,14 @@ def _optional_length(source: Path, entry: Any, name: str) -> float | None:
     """A length [mm], or None if it is not there; NeXus's unit is the metre."""
     dataset = member(entry, name)
     return None if dataset is None else length_mm(dataset, source, default_unit="m")
+
+
+def _pitch_mm(source: Path, entry: Any, name: str) -> float | None:
+    """A pixel pitch [mm], or None if it is not there; FrameFormatError if it is negative."""
+    pitch = _optional_length(source, entry, name)
+    if pitch is not None and pitch < 0:
+        raise FrameFormatError(f"{source}: {entry.name}/{name} is {pitch:g} mm, expected a positive length")
+    return pitch
 
 
 def _pixel_mask(source: Path, detector: Any, shape: tuple[int, int]) -> NDArray[np.bool_] | None:

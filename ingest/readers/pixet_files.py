@@ -235,8 +235,9 @@ class PixetFile:
 
     def _binary_matrix(self, content: bytes, where: str) -> NDArray[Any]:
         """All pixels, row by row."""
-        if len(content) != self.shape[0] * self.shape[1] * self.dtype.itemsize:
-            raise FrameFormatError(f"{where} is truncated: got {len(content)} bytes")
+        expected = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        if len(content) != expected:
+            raise FrameFormatError(f"{where} is truncated: got {len(content)} bytes, expected {expected}")
         return np.frombuffer(content, dtype=self.dtype).reshape(self.shape)
 
     def _text_matrix(self, content: bytes, where: str) -> NDArray[Any]:
@@ -253,14 +254,18 @@ class PixetFile:
         if binary:
             item = np.dtype([*((f"place{i}", "<u4") for i in range(n_places)), ("value", self.dtype)])
             if len(content) % item.itemsize:
-                raise FrameFormatError(f"{where} is truncated: {len(content)} bytes are no whole pixels")
+                raise FrameFormatError(
+                    f"{where} is truncated: {len(content)} bytes are no whole pixels of {item.itemsize} each"
+                )
             items = np.frombuffer(content, dtype=item)
             places = [items[f"place{i}"].astype(np.int64) for i in range(n_places)]
             values = items["value"]
         else:
             cells = content.replace(b"#", b" ").split()
             if len(cells) % (n_places + 1):
-                raise FrameFormatError(f"{where} is truncated: {len(cells)} numbers are no whole pixels")
+                raise FrameFormatError(
+                    f"{where} is truncated: {len(cells)} numbers are no whole pixels of {n_places + 1} each"
+                )
             places = [_numbers(cells[i :: n_places + 1], np.dtype("<i8"), where) for i in range(n_places)]
             values = _numbers(cells[n_places :: n_places + 1], self.dtype, where)
         n_rows, n_cols = self.shape

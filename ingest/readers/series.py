@@ -63,7 +63,9 @@ def match_files(description: ScanDescription, pattern: str, suffixes: tuple[str,
         return list_files(matched[0], suffixes)
     files = sorted((path for path in matched if path.is_file()), key=lambda path: (str(path.parent), natural_key(path)))
     if not files:
-        raise IncompleteScanError(f"{description.name}: [files] '{pattern}' matches no file")
+        raise IncompleteScanError(
+            f"{description.name}: [files] '{pattern}' matches no file: give a name or pattern as seen from its folder"
+        )
     return files
 
 
@@ -127,7 +129,8 @@ class FrameSeries:
         self.n_views = len(listed) if self.n_expected is None else self.n_expected
         if len(listed) > self.n_views:
             raise FrameFormatError(
-                f"{listed[0].parent} holds {len(listed)} files of views, but n_views says {self.n_views}"
+                f"{listed[0].parent} holds {len(listed)} files of views, but n_views says {self.n_views}: correct it, "
+                "or name flats and darks in [files] of a scan.toml"
             )
         first = self.open_file(self._paths[0])
         first.close()
@@ -223,7 +226,10 @@ class FrameSeries:
         missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers) - set(self.missing))
         if not missing:
             # Out of step otherwise: a number that is there is described as missing, or comes twice.
-            return f"{listed[0].parent}: the files' numbers do not agree with missing_views {list(self.missing)}"
+            return (
+                f"{listed[0].parent}: the files' numbers do not agree with missing_views {list(self.missing)}: name "
+                "only numbers that no file has"
+            )
         names = ", ".join(_name_like(listed[0], number) for number in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         return (

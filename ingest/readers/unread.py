@@ -36,7 +36,9 @@ class UnreadFormat:
 
 UNREAD_FORMATS = (
     UnreadFormat("a volume that Zeiss reconstructed (.txm), not projections: name the .txrm", (".txm",), OLE_MAGIC),
-    UnreadFormat("an OLE file, a container that Zeiss .txrm and .xrm use, without their suffix", (), OLE_MAGIC),
+    UnreadFormat(
+        "an OLE file, a container that Zeiss .txrm and .xrm use, without their suffix: give it one", (), OLE_MAGIC
+    ),
     UnreadFormat(
         "a file of Timepix events, not frames: bin them into frames in Pixet",
         (".t3pa", ".t3p", ".t3r", ".clog", ".plog"),
