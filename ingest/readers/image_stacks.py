@@ -8,6 +8,7 @@ refused.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -107,7 +108,9 @@ def read_stack_header(path: Path) -> StackHeader:
     if not np.isfinite([*header.spacing_mm, *header.origin_mm]).all() or min(header.spacing_mm[:2]) <= 0:
         raise FrameFormatError(f"{path} has the spacing {header.spacing_mm}, expected positive lengths")
     if not header.data_path.is_file():
-        raise FrameFormatError(f"{path}: its pixels should be in {header.data_path.name}, which is not there")
+        raise FrameFormatError(
+            f"{path}: its pixels should be in {header.data_path.name}, which is not there: put both into one folder"
+        )
     return header
 
 
@@ -161,14 +164,19 @@ def _read_meta(path: Path, head: bytes) -> StackHeader:
         raise FrameFormatError(f"{path} is compressed: write it without compression")
     kind, channels = fields.get("ElementType", ""), fields.get("ElementNumberOfChannels", "1")
     if kind not in _META_TYPES or channels != "1":
-        raise FrameFormatError(f"{path} has pixels of type {kind} x {channels}, expected one number each")
+        raise FrameFormatError(
+            f"{path} has pixels of type {kind or 'none'} x {channels}, expected one number each, of "
+            f"{', '.join(_META_TYPES)}"
+        )
     sizes = _numbers(path, fields, ("DimSize",), None)
     if len(sizes) not in (2, 3):
         raise FrameFormatError(f"{path} has {len(sizes)} axes, expected columns, rows and views")
     identity = np.eye(len(sizes)).ravel().tolist()
     matrix = _numbers(path, fields, ("TransformMatrix", "Rotation", "Orientation"), identity)
     if len(matrix) != len(identity) or np.abs(np.subtract(matrix, identity)).max() > _DIRECTION_TOLERANCE:
-        raise FrameFormatError(f"{path} is turned (TransformMatrix), expected columns, rows and views along its axes")
+        raise FrameFormatError(
+            f"{path} is turned (TransformMatrix), expected columns, rows and views along its axes: write it unturned"
+        )
     spacing = _numbers(path, fields, ("ElementSpacing", "ElementSize"), [1.0] * len(sizes))
     origin = _numbers(path, fields, ("Offset", "Position", "Origin"), [0.0] * len(sizes))
     big = any(fields.get(key, "").lower() == "true" for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
@@ -189,22 +197,27 @@ def _read_nifti(path: Path, head: bytes) -> StackHeader:
         raise FrameFormatError(f"{path} is truncated: a NIfTI header has {_NIFTI_HEADER_BYTES} bytes, got {len(head)}")
     order = "<" if struct.unpack("<i", head[:4])[0] == _NIFTI_HEADER_BYTES else ">"
     if struct.unpack(order + "i", head[:4])[0] != _NIFTI_HEADER_BYTES or head[344:348] != b"n+1\0":
-        raise FrameFormatError(f"{path} is not a NIfTI-1 file with its pixels in it")
+        raise FrameFormatError(
+            f"{path} is not a NIfTI-1 file with its pixels in it: write header and pixels into one .nii"
+        )
     dim = struct.unpack(order + "8h", head[40:56])
     if dim[0] not in (2, 3) and not (dim[0] > 3 and set(dim[4 : dim[0] + 1]) == {1}):
         raise FrameFormatError(f"{path} has {dim[0]} axes, expected columns, rows and views")
     sizes = [float(n) for n in dim[1 : 1 + min(dim[0], 3)]]
     code = struct.unpack(order + "h", head[70:72])[0]
     if code not in _NIFTI_TYPES:
-        raise FrameFormatError(f"{path} has pixels of NIfTI type {code}, which is not read")
+        known = ", ".join(str(number) for number in _NIFTI_TYPES)
+        raise FrameFormatError(f"{path} has pixels of NIfTI type {code}, which is not read: write one of {known}")
     pixdim = struct.unpack(order + "8f", head[76:108])
     offset, slope, intercept = struct.unpack(order + "3f", head[108:120])
+    if not 0 <= offset < math.inf:
+        raise FrameFormatError(f"{path} has its pixels at byte {offset:g}, expected 0 or more")
     affine = _nifti_affine(order, head, pixdim)
     affine[:2] *= -1  # to ITK's axes, in which RTK's spacing and origin are meant
     spacing = np.linalg.norm(affine[:, :3], axis=0)
     if np.abs(affine[:, :3] - np.diag(spacing)).max() > _DIRECTION_TOLERANCE * spacing.max():
         raise FrameFormatError(
-            f"{path} is turned (its sform or qform), expected columns, rows and views along its axes"
+            f"{path} is turned (its sform or qform), expected columns, rows and views along its axes: write it unturned"
         )
     scale = (float(slope), float(intercept)) if slope not in (0.0, 1.0) or intercept else (1.0, 0.0)
     dtype = np.dtype(order + _NIFTI_TYPES[code])
@@ -245,9 +258,12 @@ def _numbers(path: Path, fields: dict[str, str], keys: tuple[str, ...], default:
     for key in keys:
         if key in fields:
             try:
-                return [float(word) for word in fields[key].split()]
+                numbers = [float(word) for word in fields[key].split()]
             except ValueError as error:
                 raise FrameFormatError(f"{path}: {key} should hold numbers: {error}") from error
+            if not numbers or not np.isfinite(numbers).all():
+                raise FrameFormatError(f"{path}: {key} should hold finite numbers, got '{fields[key][:40]}'")
+            return numbers
     if default is None:
         raise FrameFormatError(f"{path} lacks the field {keys[0]}")
     return default

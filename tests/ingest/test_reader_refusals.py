@@ -60,17 +60,19 @@ def test_archives_that_are_not_there_are_refused(tmp_path):
 def meta(**changes):
     fields = {
         "NDims": "3", "DimSize": "4 3 2", "ElementType": "MET_USHORT", "ElementSpacing": "1 1 1",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
         "HeaderSize": "0", "ElementDataFile": "pixels.raw",
     } | changes  # fmt: skip
     return "".join(f"{key} = {value}\n" for key, value in fields.items() if value is not None).encode()
 
 
-def nifti(axes=3, code=4):
+def nifti(axes=3, code=4, offset=352.0):
     head = bytearray(352)
     struct.pack_into("<i", head, 0, 348)
     struct.pack_into("<8h", head, 40, axes, 4, 3, 2, 2, 1, 1, 1)
     struct.pack_into("<h", head, 70, code)
     struct.pack_into("<8f", head, 76, 1, 1, 1, 1, 1, 1, 1, 1)
+    struct.pack_into("<f", head, 108, offset)
     head[344:348] = b"n+1\0"
     return bytes(head)
 
@@ -82,8 +84,17 @@ def nifti(axes=3, code=4):
         ("s.mhd", meta(DimSize=None), "lacks the field DimSize"),
         ("s.mhd", meta(ElementSpacing="0 1 1"), r"has the spacing \(0.0, 1.0, 1.0\), expected positive lengths"),
         ("s.mhd", meta(HeaderSize="-8"), "has the HeaderSize -8, expected 0 or more"),
+        ("s.mhd", meta(DimSize="nan 3 2"), "DimSize should hold finite numbers, got 'nan 3 2'"),
+        ("s.mhd", meta(HeaderSize="inf"), "HeaderSize should hold finite numbers, got 'inf'"),
+        ("s.mhd", meta(HeaderSize=""), "HeaderSize should hold finite numbers, got ''"),
+        ("s.mhd", meta(ElementType="MET_NONE"), "type MET_NONE x 1, expected one number each, of MET_"),
+        ("s.mhd", meta(ElementDataFile="gone.raw"), r"should be in gone\.raw, which is not there: put both into one"),
+        ("s.mhd", meta(TransformMatrix="0 1 0 1 0 0 0 0 1"), "is turned .* along its axes: write it unturned"),
+        ("s.nii", bytes(400), r"not a NIfTI-1 file with its pixels in it: write header and pixels into one \.nii"),
+        ("s.nii", nifti(offset=math.nan), "has its pixels at byte nan, expected 0 or more"),
+        ("s.nii", nifti(offset=-1.0), "has its pixels at byte -1, expected 0 or more"),
         ("s.nii", nifti(axes=4), "has 4 axes, expected columns, rows and views"),
-        ("s.nii", nifti(code=1792), "has pixels of NIfTI type 1792, which is not read"),
+        ("s.nii", nifti(code=1792), "has pixels of NIfTI type 1792, which is not read: write one of 2, 4, 8"),
     ],
 )
 def test_a_header_of_a_stack_that_contradicts_is_refused(name, content, said, tmp_path):
