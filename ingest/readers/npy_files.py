@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING, Any
@@ -91,7 +92,8 @@ class NpzMember:
                     f"{self._what} is compressed in Fortran order, expected C order: save it as "
                     "np.ascontiguousarray gives it, or uncompressed"
                 )
-        except (zipfile.BadZipFile, KeyError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
+            # RuntimeError: encrypted, or compressed in a way that is not known here.
             self._archive.close()
             raise FrameFormatError(f"{self._what} cannot be read: {error}") from error
         except FrameFormatError:
@@ -166,7 +168,7 @@ def _read_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, n
         if read is None:
             raise FrameFormatError(f"{what} is a .npy of version {version[0]}.{version[1]}, expected 1.0 or 2.0")
         shape, fortran_order, dtype = read(stream)
-    except (ValueError, EOFError, struct.error) as error:
+    except (ValueError, TypeError, EOFError, struct.error, SyntaxError, tokenize.TokenError) as error:
         if isinstance(error, FrameFormatError):
             raise
         raise FrameFormatError(f"{what} is not a NumPy array: {error}") from error

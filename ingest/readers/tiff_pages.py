@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _CLASSIC, _BIG = 42, 43
+#: What tifffile raises where the fields of a file contradict each other.
+_MALFORMED = (tifffile.TiffFileError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 #: Bytes of one value by TIFF field type (TIFF 6.0 section 2; 16 to 18 are BigTIFF's).
 _VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -54,14 +56,14 @@ class TiffPages:
         n_directories = _walk_directories(path)
         try:
             self._tiff = tifffile.TiffFile(path)
-        except (tifffile.TiffFileError, ValueError, KeyError, struct.error) as error:
-            raise FrameFormatError(f"{path} is not a readable TIFF: {error}") from error
+        except _MALFORMED as error:
+            raise FrameFormatError(f"{path} is not a readable TIFF: {' '.join(str(error).split())}") from error
         try:
             self._check(n_directories)
         except FrameFormatError:
             self._tiff.close()
             raise
-        except (tifffile.TiffFileError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
+        except _MALFORMED as error:
             self._tiff.close()
             raise FrameFormatError(f"{path} is not a readable TIFF: {' '.join(str(error).split())}") from error
         except BaseException:

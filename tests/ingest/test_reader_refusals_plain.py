@@ -11,7 +11,7 @@ import pytest
 from ingest.errors import FrameFormatError, IncompleteScanError, ScanDescriptionError
 from ingest.readers import SourceOptions, open_source
 from ingest.readers.array_frames import ArrayFrames
-from ingest.readers.npy_files import NpzMember
+from ingest.readers.npy_files import NpyFile, NpzMember
 from tests.support.reader_samples_plain import GEOMETRY_TOML, counts, write_toml
 
 BINS = "[[bins]]\nlow_kev = 20\nhigh_kev = 40\n[[bins]]\nlow_kev = 40\n"
@@ -95,6 +95,29 @@ def test_sums_of_binned_pixels_that_no_stored_type_holds_are_refused(tmp_path):
     reader.close()
     with pytest.raises(ScanDescriptionError, match="panel of 4 rows x 4 columns holds: take 4 at most"):
         opened(tmp_path / "v.npy", bin_pixels=5)
+
+
+def corrupt(content, at, new):
+    return content[:at] + new + content[at + len(new) :]
+
+
+def test_headers_of_arrays_with_damaged_bytes_are_refused(tmp_path):
+    path = tmp_path / "v.npy"
+    np.save(path, np.zeros((2, 3, 4), np.uint16))
+    whole = path.read_bytes()
+    path.write_bytes(corrupt(whole, whole.index(b"}"), b" "))
+    with pytest.raises(FrameFormatError, match=r"v\.npy is not a NumPy array"):
+        NpyFile(path)
+    np.savez_compressed(tmp_path / "v.npz", frames=np.zeros((2, 3, 4), np.uint16))
+    packed = (tmp_path / "v.npz").read_bytes()
+    start = 30 + sum(struct.unpack("<HH", packed[26:30]))
+    (tmp_path / "v.npz").write_bytes(corrupt(packed, start, b"\xff" * 4))
+    with pytest.raises(FrameFormatError, match=r"v\.npz: array 'frames' cannot be read: Error -3 while decompressing"):
+        NpzMember(tmp_path / "v.npz", "frames")
+    flags = packed.index(b"PK\1\2") + 8
+    (tmp_path / "v.npz").write_bytes(corrupt(packed, flags, b"\1"))
+    with pytest.raises(FrameFormatError, match=r"array 'frames' cannot be read: .* is encrypted"):
+        NpzMember(tmp_path / "v.npz", "frames")
 
 
 def test_compressed_frames_that_end_early_are_refused(tmp_path):
