@@ -79,6 +79,13 @@ def convert_frames(
                 f"{source}: {_place(frames, frames > limit, first_view, kind)} is {int(frames.max())}, "
                 f"above {limit}, the largest count that {pixel_type} holds"
             )
+    if frames.dtype.kind == target.kind == "f" and frames.dtype.itemsize > target.itemsize:
+        too_large = np.abs(frames) > np.finfo(target).max
+        if too_large.any():
+            raise FrameFormatError(
+                f"{source}: {_place(frames, too_large, first_view, kind)} is {frames[too_large][0]:g}, "
+                f"beyond what {pixel_type} holds"
+            )
     return np.ascontiguousarray(frames, dtype=target)
 
 

@@ -97,6 +97,17 @@ def test_sums_of_binned_pixels_that_no_stored_type_holds_are_refused(tmp_path):
         opened(tmp_path / "v.npy", bin_pixels=5)
 
 
+def test_a_number_that_the_stored_type_does_not_hold_is_refused(tmp_path):
+    frames = np.ones((2, 3, 4))
+    frames[1, 2, 0] = -1e300
+    np.save(tmp_path / "v.npy", frames)
+    write_toml(tmp_path, '[scan]\ncontent = "line_integrals"\n' + GEOMETRY_TOML)
+    reader = opened(tmp_path / "v.npy")
+    with pytest.raises(FrameFormatError, match=r"view 1, .* is -1e\+300, beyond what float32 holds"):
+        reader.read_views(0, 2)
+    reader.close()
+
+
 def corrupt(content, at, new):
     return content[:at] + new + content[at + len(new) :]
 
