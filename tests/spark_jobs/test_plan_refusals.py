@@ -50,6 +50,24 @@ def test_a_parallel_beam_is_told_where_its_distances_belong():
         planned(scan)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"cut": "cubes"}, "unknown cut 'cubes': expected one of auto, slabs, bricks"),
+        ({"detector_binning": 3}, "detector_binning must be auto, 1, 2 or 4, got 3"),
+        ({"cut": "bricks", "mode": "fused"}, "take the mode two_stage or auto"),
+        (
+            {"brick_voxels": (8, 8, 8)},
+            r"a brick's size needs the cut 'bricks' and sides of at least 1, got \(8, 8, 8\)",
+        ),
+        ({"mu_range": (0.1, 0.5)}, r"outside the field, 0 /mm, is not in .* 0\.1 to 0\.5: give a range that holds it"),
+    ],
+)
+def test_requests_that_contradict_themselves_are_refused(wanted, words):
+    with pytest.raises(PlanError, match=words):
+        ReconstructionRequest("scan-1", **wanted)
+
+
 def test_a_stage_that_a_plan_has_not_is_refused_with_those_it_has():
     plan = make_plan(stored_of(), ReconstructionRequest("scan-1", mode="fused"))
     with pytest.raises(PlanError, match="the plan has no stage 'bricks': its stages are prepare, reconstruct"):
