@@ -81,14 +81,15 @@ def _search_fields(
         except CalibrationError as error:
             if position is None:
                 raise
-            raise CalibrationError(f"camera position {position}: {error}") from error
+            raise CalibrationError(f"scan {scan.scan_id}, camera position {position}: {error}") from error
         bad |= of_position
         counts.append(found)
     rows_with_good_pixels(bad)  # refuses a panel without any
     if float(bad.mean()) > parameters.max_bad_share:
         raise CalibrationError(
-            f"{bad.mean():.1%} of the panel's pixels are bad at one of {len(counts)} camera positions or another, at "
-            f"most {parameters.max_bad_share:.0%} are accepted: see to the flat frames, or leave positions out"
+            f"scan {scan.scan_id}: {bad.mean():.1%} of the panel's pixels are bad at one of {len(counts)} camera "
+            f"positions or another, at most {parameters.max_bad_share:.0%} are accepted: see to the flat frames, or leave "
+            "positions out"
         )
     return bad, BadPixelCounts(
         counts[0].known, sum(c.dead for c in counts), sum(c.hot for c in counts), sum(c.bright for c in counts),

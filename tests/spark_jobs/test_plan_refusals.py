@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from ingest.scan import ParallelBeam
-from reconstruction.bad_pixels import CorrectionParameters
+from ingest.scan import FieldFrames, ParallelBeam
+from reconstruction.bad_pixels import BadPixelCounts, CorrectionParameters
 from reconstruction.errors import CalibrationError, MemoryBudgetError
 from spark_jobs.errors import PlanError, SparkJobError
 from spark_jobs.looks.parameters import PreviewParameters
@@ -17,7 +17,7 @@ from spark_jobs.planning.plan import make_plan, plan_from_bytes
 from spark_jobs.planning.request import ReconstructionRequest
 from spark_jobs.planning.series import bin_path, read_run, run_from_bytes, run_path
 from spark_jobs.planning.tuning import load_rates, tuning_path
-from spark_jobs.tasks import slab_task
+from spark_jobs.tasks import corrected_rows, slab_task
 from spark_jobs.tasks.corrected_rows import RowCorrector, find_mask
 from spark_jobs.tasks.workers import OpenRun, RunPlace
 from storage.publish import publish_bytes
@@ -42,6 +42,21 @@ def test_counts_without_flats_are_refused_wherever_they_are_met():
     good = np.zeros((scan.n_rows, scan.n_cols), dtype=np.bool_)
     with pytest.raises(CalibrationError, match=NAME_THE_FLATS):
         RowCorrector(stored_of(scan), 0, good, CorrectionParameters(), 0, 8)
+
+
+def test_positions_that_spoil_the_panel_together_are_refused(monkeypatch):
+    """Each position may have its share of bad pixels; their union is what the views lack."""
+    scan = scan_of(flats=FieldFrames(4, position_counts=(2, 2)), darks=None, camera_positions=(0, 1) * 60)
+
+    def found_at(read_rows, shape, known, parameters, **how):
+        bad = np.zeros(shape, dtype=np.bool_)
+        bad[:, slice(0, 40) if read_rows.args[2] else slice(40, 70)] = True
+        return bad, BadPixelCounts(known=0, dead=int(bad.sum()), hot=0, bright=0, unstable=0)
+
+    monkeypatch.setattr(corrected_rows, "find_bad_pixels_by_rows", found_at)
+    said = r"scan scan-1: 87\.5% of the panel's pixels are bad at one of 2 camera positions or another, at most 20%"
+    with pytest.raises(CalibrationError, match=said):
+        find_mask(stored_of(scan), 0, CorrectionParameters(max_bad_share=0.2))
 
 
 def test_a_parallel_beam_is_told_where_its_distances_belong():
