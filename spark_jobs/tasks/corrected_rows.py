@@ -88,8 +88,8 @@ def _search_fields(
     if float(bad.mean()) > parameters.max_bad_share:
         raise CalibrationError(
             f"scan {scan.scan_id}: {bad.mean():.1%} of the panel's pixels are bad at one of {len(counts)} camera "
-            f"positions or another, at most {parameters.max_bad_share:.0%} are accepted: see to the flat frames, or leave "
-            "positions out"
+            f"positions or another, at most {parameters.max_bad_share:.0%} are accepted: see to the flat frames, or "
+            "leave positions out"
         )
     return bad, BadPixelCounts(
         counts[0].known, sum(c.dead for c in counts), sum(c.hot for c in counts), sum(c.bright for c in counts),
