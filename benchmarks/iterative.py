@@ -240,7 +240,7 @@ def main() -> None:
     found, volumes = accuracy(arguments.side, arguments.views, arguments.photons)
     if arguments.picture:
         write_picture(arguments.picture, volumes)
-    guards = (0, 2, 4, 8, 12)
+    guards = (0, 2, 4, 8, 12, 16)
     found["slab_difference_by_guard_slices"] = {
         "os-sart, 10 passes": halo("os-sart", 10, guards),
         "tv, 20 passes": halo("tv", 20, guards),
