@@ -70,7 +70,7 @@ def visit(address: str, folder: Path, *, size: tuple[int, int] = SIZE) -> tuple[
         require_program("chromium", "chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--disable-dev-shm-usage", "--hide-scrollbars", "--force-device-scale-factor=1", "--lang=en",
-        f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}", "--virtual-time-budget=4000",
+        f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}", "--virtual-time-budget=15000",
         f"--screenshot={shot}", "--dump-dom", address,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
