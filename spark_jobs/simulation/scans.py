@@ -85,11 +85,6 @@ class ScanSize:
         """Bytes of all projections."""
         return self.views * self.rows * self.cols * self.bins * np.dtype(self.pixel_type).itemsize
 
-    @property
-    def axis_pitch_mm(self) -> float:
-        """Pixel pitch at the axis."""
-        return self.pixel_mm * self.sod_mm / self.sdd_mm
-
 
 #: The subjects that the system is built for.  Panels are as wide and high as the bytes ask for with 8 counters of two
 #: bytes, pixels as fine as the subject then needs.
