@@ -47,15 +47,15 @@ class BlockPlanes:
     def begin(self, n_views: int) -> None:
         """Forget the former block; so many views of the next come, in any order."""
         row_bytes = n_views * self._n_cols * self._dtype.itemsize // len(self._memory)
-        length = np.array([row_bytes], dtype="<u4").view(np.uint8)
-        self.pages = []
-        for memory in self._memory:
-            page = memory[: self._n_rows * (LENGTH_BYTES + row_bytes)].reshape(self._n_rows, -1)
-            page[:, :LENGTH_BYTES] = length
-            self.pages.append(page)
+        pages = (memory[: self._n_rows * (LENGTH_BYTES + row_bytes)] for memory in self._memory)
+        self.pages = [page.reshape(self._n_rows, -1) for page in pages]
 
     def put_view(self, view: int, frame: NDArray[Any]) -> None:
         """Take a view of the block, frame (row, col); several threads may do so for different views."""
+        if view == 0:  # the first touch of fresh memory takes time: that of those who take views
+            length = np.array([self.pages[0].shape[1] - LENGTH_BYTES], dtype="<u4").view(np.uint8)
+            for page in self.pages:
+                page[:, :LENGTH_BYTES] = length
         width = self._n_cols * self._dtype.itemsize // len(self.pages)
         columns = slice(LENGTH_BYTES + view * width, LENGTH_BYTES + (view + 1) * width)
         cells = [page[:, columns] for page in self.pages]

@@ -17,7 +17,7 @@ from ingest.chunk_layout import ChunkKind, ChunkLayout, layout_name
 from ingest.chunk_writer import CHUNK_SCHEMA_VERSION, READ_VERSIONS
 from ingest.errors import ChunkCorruptError, IngestError, ScanDescriptionError, UnknownScanError
 from ingest.manifest import canonical_json, scan_from_json, scan_to_json
-from ingest.pixel_digests import ALGORITHMS, OLD_ALGORITHM, DigestAlgorithm
+from ingest.pixel_digests import ALGORITHMS, NEW_ALGORITHM, OLD_ALGORITHM, DigestAlgorithm
 from ingest.scan import check_scan_id
 from storage.errors import MissingFileError
 
@@ -34,14 +34,15 @@ FieldDigests: TypeAlias = str | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class ChunkFile:
-    """A published chunk file: name in the scan's folder, what it holds, its size [B] and digest."""
+    """A published chunk file: name in the scan's folder, what it holds, its size [B], and the digest of its bytes."""
 
     name: str
     kind: ChunkKind
     bin_index: int
     blocks: tuple[int, int]
     bytes: int
-    sha256: str
+    digest: str
+    algorithm: DigestAlgorithm = NEW_ALGORITHM
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +196,18 @@ def manifest_from_bytes(content: bytes, source: str) -> ScanManifest:
 
 
 def file_to_json(file: ChunkFile) -> dict[str, Any]:
-    """Return a chunk file's record as plain JSON values."""
-    return asdict(file)
+    """Return a chunk file's record as plain JSON values; its digest is named by the algorithm."""
+    values = asdict(file)
+    algorithm, digest = values.pop("algorithm"), values.pop("digest")
+    return {**values, algorithm: digest}
 
 
 def file_from_json(values: dict[str, Any]) -> ChunkFile:
     """Return the record that `file_to_json` wrote."""
     first, end = values["blocks"]
-    return ChunkFile(**{**values, "blocks": (first, end)})
+    algorithm = next((name for name in ALGORITHMS if name in values), NEW_ALGORITHM)
+    others = {key: value for key, value in values.items() if key != algorithm}
+    return ChunkFile(**{**others, "blocks": (first, end)}, digest=values[algorithm], algorithm=algorithm)
 
 
 def _digests_to_json(digests: PixelDigests) -> dict[str, Any]:

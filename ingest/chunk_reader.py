@@ -17,9 +17,9 @@ from ingest.chunk_writer import (
     CHECKSUM_COLUMN,
     KEY_COLUMNS,
     METADATA_KEY,
-    cell_crc32,
     chunk_metadata,
     pixel_columns,
+    rows_crc32,
 )
 from ingest.errors import ChunkCorruptError, IngestError
 
@@ -385,9 +385,10 @@ def _side_by_side(reads: Sequence[Callable[[], None]]) -> None:
 
 def _verify(planes: list[NDArray[np.uint8]], checksums: NDArray[np.int64], first_row: int, where: str) -> None:
     """Compare each detector row, its planes (row, byte) one after the other, with the checksum it was written with."""
-    for row, (checksum, *cells) in enumerate(zip(checksums, *planes, strict=True), start=first_row):
-        if cell_crc32(cells) != checksum:
-            raise _WrongRowError(f"{where}: detector row {row} does not have the checksum it was written with")
+    wrong = np.flatnonzero(rows_crc32(planes) != checksums)
+    if wrong.size:
+        row = first_row + int(wrong[0])
+        raise _WrongRowError(f"{where}: detector row {row} does not have the checksum it was written with")
 
 
 def _put_together(planes: list[NDArray[np.uint8]], out: NDArray[Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ingest.errors import ScanDescriptionError
@@ -41,8 +42,14 @@ def make_section(cls: type[T], table: object, where: str) -> T:
     missing = [name for name in needed if name not in mapping]
     if missing:
         raise ScanDescriptionError(f"{where} lacks the key '{missing[0]}'")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class can be hashed
     return cls(**{key: convert(value, hints[key], f"{where} {key}") for key, value in mapping.items()})
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Types of the fields; Python reads them from text, which takes a millisecond."""
+    return get_type_hints(cls)
 
 
 def require_table(table: object, where: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ protocol; field numbers are those of ``parquet.thrift`` of the Apache Parquet fo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _TYPES = {"int32": 1, "int64": 2, "binary": 6}
 _CODECS = {"none": 0, "zstd": 6}
 _PLAIN, _RLE = 0, 3
 _STOP = b"\0"
+_BYTES = [bytes([value]) for value in range(256)]
+# Heads that are kept: most row groups of a file have pages of the same few sizes.
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,7 @@ class ParquetFooter:
 
     def page_head(self, page: Page, n_values: int) -> bytes:
         """Return the bytes that stand before a page."""
-        about = _field(1, 0, _I32, _int(n_values)) + _plain_int(_PLAIN) + _plain_int(_RLE) + _plain_int(_RLE) + _STOP
-        sizes = _plain_int(page.plain_bytes) + _plain_int(page.stored_bytes)
-        return _field(1, 0, _I32, _int(0)) + sizes + _field(5, 3, _STRUCT, about) + _STOP
+        return _page_head(page.plain_bytes, page.stored_bytes, n_values)
 
     def add_group(self, offset: int, n_rows: int, pages: Sequence[Page]) -> list[int]:
         """Note a row group that begins at `offset`, its pages side by side; return the stored bytes of its columns."""
@@ -71,8 +73,7 @@ class ParquetFooter:
         for about, page in zip(self._about, pages, strict=True):
             head_bytes = len(self.page_head(page, n_rows))
             n_plain, n_stored = head_bytes + page.plain_bytes, head_bytes + page.stored_bytes
-            values = about + _field(5, 4, _I64, _int(n_rows)) + _plain_long(n_plain) + _plain_long(n_stored)
-            values += _field(9, 7, _I64, _int(offset))
+            values = about + _chunk_sizes(n_rows, n_plain, n_stored) + _field(9, 7, _I64, _int(offset))
             if page.limits is not None:
                 least, greatest = page.limits
                 limits = _field(5, 0, _BINARY, _binary(greatest)) + _field(6, 5, _BINARY, _binary(least))
@@ -122,6 +123,20 @@ class ParquetFooter:
         return _MAGIC
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _page_head(plain_bytes: int, stored_bytes: int, n_values: int) -> bytes:
+    """Bytes that stand before a page."""
+    about = _field(1, 0, _I32, _int(n_values)) + _plain_int(_PLAIN) + _plain_int(_RLE) + _plain_int(_RLE) + _STOP
+    sizes = _plain_int(plain_bytes) + _plain_int(stored_bytes)
+    return _field(1, 0, _I32, _int(0)) + sizes + _field(5, 3, _STRUCT, about) + _STOP
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _chunk_sizes(n_rows: int, n_plain: int, n_stored: int) -> bytes:
+    """Fields 5 to 7 of a column's metadata."""
+    return _field(5, 4, _I64, _int(n_rows)) + _plain_long(n_plain) + _plain_long(n_stored)
+
+
 def _about(column: PageColumn) -> bytes:
     """Fields 1 to 4 of a column's metadata: type, encodings, path, codec; the same in all row groups."""
     return (
@@ -133,17 +148,17 @@ def _about(column: PageColumn) -> bytes:
 
 def _field(number: int, former: int, kind: int, value: bytes) -> bytes:
     """A field of a structure, after the one with the number `former`."""
-    return bytes([(number - former) << 4 | kind]) + value
+    return _BYTES[(number - former) << 4 | kind] + value
 
 
 def _plain_int(value: int) -> bytes:
     """The next field, an i32."""
-    return bytes([1 << 4 | _I32]) + _int(value)
+    return _BYTES[1 << 4 | _I32] + _int(value)
 
 
 def _plain_long(value: int) -> bytes:
     """The next field, an i64."""
-    return bytes([1 << 4 | _I64]) + _int(value)
+    return _BYTES[1 << 4 | _I64] + _int(value)
 
 
 def _int(value: int) -> bytes:
@@ -153,6 +168,8 @@ def _int(value: int) -> bytes:
 
 def _varint(value: int) -> bytes:
     """Seven bits in each byte, the lowest first."""
+    if value <= 0x7F:
+        return _BYTES[value]
     content = bytearray()
     while value > 0x7F:
         content.append(value & 0x7F | 0x80)

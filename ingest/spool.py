@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from ingest.chunk_manifest import ChunkFile, scan_folder
 from ingest.chunk_writer import ChunkFileWriter
 from ingest.errors import IngestError
-from storage.checksum import HashingWriter
+from ingest.pixel_digests import NEW_ALGORITHM, begin_digest
 from storage.publish import publish
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class FileGroup:
         self.give_up()
         self._stack.close()
 
+    def drop(self, bin_index: int) -> None:
+        """Drop the temporary file of a bin, which the store has."""
+        self._spools[bin_index].drop()
+
     def submit_block(self, threads: Executor, block_index: int, frames: NDArray[Any]) -> list[Future[None]]:
         """Have one view block appended, frames (bin, view, row, col); all of it must be done before the next."""
         return [threads.submit(self._write, index, block_index, frames[index]) for index in self._writers]
@@ -137,11 +141,13 @@ class FileGroup:
         path = f"{scan_folder(self._scan_id)}/{name}"
 
         def copy(target: BinaryIO) -> None:
-            out, memory = HashingWriter(target), memoryview(bytearray(_COPY_BYTES))
-            while n_bytes := self._read(spool, out.n_bytes, memory, STALL_S):
-                out.write(memory[:n_bytes])
+            digest, n_sent, memory = begin_digest(NEW_ALGORITHM), 0, memoryview(bytearray(_COPY_BYTES))
+            while n_bytes := self._read(spool, n_sent, memory, STALL_S):
+                target.write(memory[:n_bytes])
+                digest.update(memory[:n_bytes])
+                n_sent += n_bytes
                 sent(n_bytes)
-            file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, out.n_bytes, out.sha256)
+            file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_sent, digest.hexdigest())
             sent_all(file, tuple(self._group_bytes[bin_index]))
 
         self._read(spool, 0, memoryview(bytearray(1)), None)
@@ -211,6 +217,11 @@ class _SpoolFile(io.RawIOBase):
             if self._whole is None:
                 self._whole = whole
             self._changed.notify_all()
+
+    def drop(self) -> None:
+        """Close the file, which nobody reads any more; it vanishes."""
+        with self._changed:
+            self._handle.close()
 
     def wait(self) -> None:
         """Wait until the file is whole."""

@@ -188,7 +188,7 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
     ):
         if state.header is not None:
             sender.send_first(functools.partial(record_header, run.store, scan.scan_id, state.header))
-        work = UploadWork(run, state, sender, threads)
+        work = UploadWork(run, state, sender, threads, n_threads)
         # While a scanner writes, its flat frames may come last.
         if run.wait_for_view is None:
             _upload_fields(work, layouts, digests)
@@ -229,12 +229,13 @@ def _run_once(run: UploadRun, restart: bool) -> UploadReport:
 
 
 class UploadWork(NamedTuple):
-    """An upload that runs: what was found of it, what sends its files, and what digests and compresses."""
+    """An upload that runs: what was found of it, what sends its files, and the threads that digest and compress."""
 
     run: UploadRun
     state: UploadState
     sender: FileSender
     threads: ThreadPoolExecutor
+    n_threads: int
 
     def begin_group(
         self, layout: ChunkLayout, blocks: tuple[int, int], pixel_digests: list[str], *, last: bool = False
@@ -280,6 +281,7 @@ class UploadWork(NamedTuple):
 
         group.publish(run.store, index, sent, sent_all)
         self.sender.published()
+        group.drop(index)
         # Nobody needs the records of the last files: the manifest follows at once.
         if self.state.manifest is None and not (last and self.sender.has_all(RECORD_DELAY_S)):
             record_file(run.store, run.scan.scan_id, run.records[group.file_name(index)], self.state.algorithm)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The projections of an upload: read piece by piece, digested, counted and split in one go, packed block by block.
 
-Three things go on at once: the next piece of views is read, the one before is taken, the block before is packed into
+Three things go on at once: the next piece of views is read, those before are taken, the block before is packed into
 its files (and what is packed is sent, see `ingest.sender`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,8 +35,13 @@ if TYPE_CHECKING:
     from ingest.spool import FileGroup
     from ingest.upload_run import UploadRun, UploadWork
 
-#: Share of the memory that one piece of views takes; one is read while another is taken.
+#: Share of the memory that one piece of views takes at most; one is read while others are taken.
 PIECE_SHARE = 1 / 8
+#: A piece is no larger than this [B] unless a view is: it still lies in a cache when it is taken, and the next ones are
+#: given its memory, where larger ones would have fresh pages, whose first touch costs more than reading does.
+PIECE_BYTES = 24_000_000
+#: Pieces that are held at once, where their share of the memory takes them.
+MAX_PIECES = 4
 
 
 def upload_views(work: UploadWork) -> list[str]:
@@ -47,7 +53,7 @@ def upload_views(work: UploadWork) -> list[str]:
             for first, frames in _read_block(work.run, layout, block, whole=group.whole):
                 work.sender.require_sound()
                 views.take(_Piece(group, block, first, frames))
-                del frames  # before the next piece is read: memory is counted for two
+                del frames  # before the next piece is read: so many are counted
     return views.finish()
 
 
@@ -70,7 +76,7 @@ class _Piece(NamedTuple):
 
 
 class _Views:
-    """Takes piece after piece; all but the last one given are done with, the last block of which is packed."""
+    """Takes piece after piece, some at once; a block is packed when its last piece is taken."""
 
     def __init__(self, work: UploadWork) -> None:
         self._work = work
@@ -80,18 +86,19 @@ class _Views:
         self._expected: dict[int, str] = {}
         self._group: _OpenGroup | None = None
         self._block = -1
-        self._taking: tuple[_Piece, list[Future[tuple[str, tuple[BinStatistics, ...]]]]] | None = None
+        self._taking: deque[tuple[_Piece, list[Future[tuple[str, tuple[BinStatistics, ...]]]]]] = deque()
         self._planes: list[dict[int, BlockPlanes]] = []
         self._packing: list[list[Future[None]]] = []
 
     def take(self, piece: _Piece) -> None:
-        """Begin with a piece; the one before is done then."""
-        self._end_piece()
+        """Begin with a piece; so many of those before are done then that only the pieces counted are held."""
+        new_block = piece.block != self._block
+        self._end_pieces(0 if new_block else pieces_held(self._layout, self._work.run.memory_bytes) - 2)
         if piece.group is not self._group:
             self._end_group()
             self._begin_group(piece.group)
         block_start, block_stop = self._layout.view_blocks[piece.block]
-        if piece.block != self._block:
+        if new_block:
             self._block = piece.block
             if piece.group.whole:
                 self._begin_block(block_stop - block_start)
@@ -101,11 +108,11 @@ class _Views:
             threads.submit(_take_view, piece.frames[:, index], planes, piece.first + index - block_start, algorithm)
             for index in range(piece.frames.shape[1])
         ]
-        self._taking = piece, running
+        self._taking.append((piece, running))
 
     def finish(self) -> list[str]:
         """Return the digests of all views, once all blocks are packed."""
-        self._end_piece()
+        self._end_pieces(0)
         self._end_group()
         return self._digests
 
@@ -118,7 +125,7 @@ class _Views:
 
     def _begin_block(self, n_views: int) -> None:
         """Have memory for a block: new, or that of the block before last once it is packed."""
-        if len(self._planes) < n_blocks_held(self._layout, self._work.run.memory_bytes):
+        if len(self._planes) < n_blocks_held(self._layout, self._work.run.memory_bytes, self._work.n_threads):
             n_planes = len(pixel_columns(self._layout, self._work.state.schema_version))
             planes = {index: BlockPlanes(self._layout, n_planes) for index in range(self._layout.n_bins)}
             self._planes.append(planes)
@@ -130,12 +137,14 @@ class _Views:
         for one in self._planes[-1].values():
             one.begin(n_views)
 
-    def _end_piece(self) -> None:
-        """Wait until the last piece is taken; with its block complete, have that packed."""
-        if self._taking is None:
-            return
-        work, (piece, running) = self._work, self._taking
-        self._taking = None
+    def _end_pieces(self, n_left: int) -> None:
+        """Wait until no more pieces than that are being taken."""
+        while len(self._taking) > n_left:
+            self._end_piece(*self._taking.popleft())
+
+    def _end_piece(self, piece: _Piece, running: list[Future[tuple[str, tuple[BinStatistics, ...]]]]) -> None:
+        """Wait until a piece is taken; with its block complete, have that packed."""
+        work = self._work
         wait(running)
         found = [one.result() for one in running]
         for view, (digest, statistics) in enumerate(found, start=piece.first):
@@ -160,17 +169,27 @@ class _Views:
         self._group = None
 
 
-def n_blocks_held(layout: ChunkLayout, memory_bytes: int) -> int:
-    """Return how many view blocks of all bins are held: two, one being packed, where memory [B] takes them."""
-    view_bytes = layout.pixel_bytes // layout.n_views
-    held_bytes = 2 * (layout.view_block + views_of_piece(layout, memory_bytes)) * view_bytes
-    return 2 if held_bytes <= memory_bytes else 1
+def n_blocks_held(layout: ChunkLayout, memory_bytes: int, n_threads: int) -> int:
+    """Return how many view blocks of all bins are held: two, one being packed, where that is quicker and there is room.
+
+    A thread packs the block of a bin.  Where all threads have a bin to pack, nobody could take views for the next block
+    meanwhile, and the first touch of its memory would take time.
+    """
+    pieces = pieces_held(layout, memory_bytes) * views_of_piece(layout, memory_bytes)
+    fits = (2 * layout.view_block + pieces) * (layout.pixel_bytes // layout.n_views) <= memory_bytes
+    return 2 if fits and layout.n_bins < n_threads else 1
+
+
+def pieces_held(layout: ChunkLayout, memory_bytes: int) -> int:
+    """Pieces of views that are held at once, one of them being read: two, or more where they are small."""
+    piece_bytes = views_of_piece(layout, memory_bytes) * (layout.pixel_bytes // layout.n_views)
+    return max(2, min(MAX_PIECES, int(2 * memory_bytes * PIECE_SHARE) // piece_bytes))
 
 
 def views_of_piece(layout: ChunkLayout, memory_bytes: int) -> int:
     """Views that are read at once, at least one."""
     view_bytes = layout.pixel_bytes // layout.n_views
-    at_most = max(1, min(layout.view_block, int(memory_bytes * PIECE_SHARE) // view_bytes))
+    at_most = max(1, min(layout.view_block, min(int(memory_bytes * PIECE_SHARE), PIECE_BYTES) // view_bytes))
     n_pieces = -(-layout.view_block // at_most)
     return -(-layout.view_block // n_pieces)
 

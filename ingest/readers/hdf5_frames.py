@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ingest.config import FieldKind, ScanDescription
     from ingest.scan import PixelType, Scan
 
+#: Memory for chunks that hold several frames each [B]; of files that would need more, chunks are unpacked again.
+MAX_LAYER_BYTES = 1 << 28
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _RADIANS = {
@@ -170,9 +172,36 @@ def open_hdf5(path: Path) -> Any:
     if not is_hdf5(path):
         raise FrameFormatError(f"{path}: expected an HDF5 file")
     try:
-        return h5py.File(path)
+        file = h5py.File(path)
+        n_bytes, n_chunks = _layer_of_chunks(file)
+        if n_chunks and n_bytes <= MAX_LAYER_BYTES:
+            file.close()
+            file = h5py.File(path, rdcc_nbytes=n_bytes, rdcc_nslots=10 * n_chunks + 1)
+        return file
     except OSError as error:
         raise FrameFormatError(f"{path}: the HDF5 file is cut short or damaged ({error})") from error
+
+
+def _layer_of_chunks(file: Any) -> tuple[int, int]:
+    """Unpacked bytes and number of the chunks that hold the same frames, the most of any data set; (0, 0) of none.
+
+    Where chunks hold several frames each, and frames are read a few at a time, HDF5 must keep so many or unpack them
+    again for every read.
+    """
+    largest = (0, 0)
+
+    def look(name: str, node: Any) -> None:
+        nonlocal largest
+        chunks = getattr(node, "chunks", None)
+        if chunks is not None and len(chunks) == 3 and chunks[0] > 1:
+            n_chunks = math.ceil(node.shape[1] / chunks[1]) * math.ceil(node.shape[2] / chunks[2])
+            largest = max(largest, (n_chunks * math.prod(chunks) * node.dtype.itemsize, n_chunks))
+
+    try:
+        file.visititems(look)
+    except (OSError, RuntimeError, KeyError, TypeError):
+        return (0, 0)  # who reads the data set will say what is wrong with it
+    return largest
 
 
 def member(group: Any, name: str) -> Any | None:

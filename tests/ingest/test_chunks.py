@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.chunk_layout import MIN_ROW_GROUPS, ROW_GROUP_BYTES
-from ingest.chunk_writer import cell_crc32
+from ingest.chunk_manifest import file_from_json, file_to_json
+from ingest.chunk_writer import rows_crc32
 from ingest.chunks import (
     MAX_VIEW_BLOCK,
     ChunkFile,
@@ -32,6 +33,7 @@ from ingest.chunks import (
     projection_layout,
 )
 from ingest.errors import ChunkCorruptError, IngestError, UnknownScanError
+from ingest.manifest import canonical_json
 from storage.errors import StoreUnavailableError
 from tests.support.fake_reader import FakeReader, random_reader, small_scan
 from tests.support.fake_store import FakeStore
@@ -378,9 +380,13 @@ def test_a_flipped_byte_is_named_wherever_it_is(schema_version):
 
 def test_a_checksum_that_does_not_hold_names_the_row(monkeypatch):
     reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
-    wrong = reader.frames[1, :, 17].astype("u1").tobytes()
+    wrong = reader.frames[1, :, 17].astype("u1").ravel()
+
+    def with_one_wrong(planes):
+        return rows_crc32(planes) ^ (planes[0] == wrong).all(axis=1)
+
     with monkeypatch.context() as patch:
-        patch.setattr("ingest.chunk_writer.cell_crc32", lambda cells: cell_crc32(cells) ^ (cells[0].tobytes() == wrong))
+        patch.setattr("ingest.chunk_writer.rows_crc32", with_one_wrong)
         store = stored(reader)
     scan = open_scan_chunks(store, "stone-1")
     with pytest.raises(ChunkCorruptError, match=f"bin 1, view block 0, file {NAME}: detector row 17 does not have"):
@@ -495,5 +501,16 @@ def test_the_writer_refuses_blocks_out_of_turn_and_of_other_sizes():
 
 @pytest.mark.parametrize("n_bytes", [0, 1, 5119, 5120, 5121, 65_536, 65_537])
 def test_the_checksum_of_a_row_is_that_of_its_cells_in_their_order(n_bytes):
-    cells = np.random.default_rng(1).integers(0, 256, (3, n_bytes), dtype=np.uint8)
-    assert cell_crc32(cells) == zlib.crc32(cells.tobytes())
+    pages = np.random.default_rng(1).integers(0, 256, (3, 2, n_bytes + 4), dtype=np.uint8)
+    cells = pages[:, :, 4:]  # as they lie in a page, each behind its length
+    expected = [zlib.crc32(cells[:, row].tobytes()) for row in range(2)]
+    assert rows_crc32(list(cells)).tolist() == expected
+
+
+def test_the_digests_of_chunk_files_are_named_by_their_algorithm():
+    values = {"name": NAME, "kind": "projection", "bin_index": 0, "blocks": [0, 2], "bytes": 10}
+    former, new = {**values, "sha256": "ab" * 32}, {**values, "blake3": "cd" * 32}
+    assert (file_from_json(former).algorithm, file_from_json(former).digest) == ("sha256", "ab" * 32)
+    assert (file_from_json(new).algorithm, file_from_json(new).digest) == ("blake3", "cd" * 32)
+    for one in (former, new):
+        assert canonical_json(file_to_json(file_from_json(one))) == canonical_json(one)

@@ -9,6 +9,7 @@ import pytest
 
 from ingest.errors import FrameFormatError, IncompleteScanError
 from ingest.readers import SourceOptions, detect, open_source
+from ingest.readers.hdf5_frames import open_hdf5
 from tests.support.hdf5_maker import write_dataexchange
 from tests.support.peers import real_data_path
 
@@ -130,3 +131,23 @@ def test_the_real_tooth_is_read_and_corrected_to_transmissions():
     assert 0.6 < transmission.mean() < 0.9
     # Air beside the tooth lets everything through.
     assert transmission[..., :60].mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_chunks_of_several_frames_are_unpacked_once(path, monkeypatch):
+    """Frames read two at a time from chunks of eight: HDF5 keeps the chunks, within a bound."""
+    frames = np.random.default_rng(1).integers(0, 4000, (16, 64, 48), dtype=np.uint16)
+    write_dataexchange(path, np.zeros((16, 64, 48), np.uint16), theta=np.arange(16.0))
+    with h5py.File(path, "a") as file:
+        del file["exchange/data"]
+        file.create_dataset("exchange/data", data=frames, chunks=(8, 32, 48), compression="gzip")
+    kept = 2 * 8 * 32 * 48 * 2
+    with open_hdf5(path) as file:
+        nslots, n_bytes = file["exchange/data"].id.get_access_plist().get_chunk_cache()[:2]
+        assert (nslots, n_bytes) == (21, kept)
+    reader = open_dx(path)
+    views = [reader.read_views(start, start + 2)[0] for start in range(0, 16, 2)]
+    reader.close()
+    np.testing.assert_array_equal(np.concatenate(views), frames[:, ::-1])
+    monkeypatch.setattr("ingest.readers.hdf5_frames.MAX_LAYER_BYTES", kept - 1)
+    with open_hdf5(path) as file:
+        assert file["exchange/data"].id.get_access_plist().get_chunk_cache()[1] != kept

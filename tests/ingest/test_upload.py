@@ -328,7 +328,6 @@ def test_a_scan_of_the_former_version_goes_on_in_it(monkeypatch):
 KILLED_UPLOAD = """
 import sys, time
 from ingest.upload import upload
-from ingest.upload_views import n_blocks_held, views_of_piece
 from storage.filesystem import open_store
 from tests.support.fake_reader import random_reader
 reader = random_reader(n_views=12, n_rows=64, n_cols=64)

@@ -14,7 +14,7 @@ from ingest.errors import (
     IngestError,
 )
 from ingest.upload import upload
-from ingest.upload_views import n_blocks_held, views_of_piece
+from ingest.upload_views import PIECE_BYTES, n_blocks_held, pieces_held, views_of_piece
 from storage.errors import StoreFullError
 from tests.support.fake_reader import FakeReader, random_reader, small_scan
 from tests.support.fake_store import FakeStore, Killed
@@ -185,6 +185,7 @@ def test_the_next_views_are_read_while_a_block_is_packed(monkeypatch):
             packing.set()
         return read_views(start, stop)
 
+    monkeypatch.setattr("os.cpu_count", lambda: 4)  # more than bins: else no second block is held
     monkeypatch.setattr(ChunkFileWriter, "write_planes", slow_write)
     monkeypatch.setattr(reader, "read_views", read)
     store, whole = FakeStore(), FakeStore()
@@ -225,7 +226,20 @@ def test_what_is_held_follows_from_the_memory(memory_views, held, piece):
     scan = small_scan(n_views=360, n_bins=2, n_rows=8, n_cols=8)
     view_bytes = 2 * 8 * 8 * 2
     layout = projection_layout(scan, memory_bytes=memory_views * view_bytes)
-    assert n_blocks_held(layout, memory_views * view_bytes) == held
+    assert n_blocks_held(layout, memory_views * view_bytes, 4) == held
+    assert n_blocks_held(layout, memory_views * view_bytes, 2) == 1  # both threads have a bin to pack
     assert views_of_piece(layout, memory_views * view_bytes) == piece
+    assert pieces_held(layout, memory_views * view_bytes) == 2
     largest = (held * layout.view_block + 2 * piece) * view_bytes
     assert largest <= memory_views * view_bytes * (1 if held == 2 else 1.25) or piece == 1
+
+
+@pytest.mark.parametrize(("memory_bytes", "held", "pieces"), [(10**9, 2, 4), (3 * 10**8, 2, 3), (10**8, 1, 2)])
+def test_pieces_are_small_enough_for_their_memory_to_be_used_again(memory_bytes, held, pieces):
+    layout = projection_layout(small_scan(n_views=60, n_bins=2, n_rows=1024, n_cols=1024), memory_bytes=memory_bytes)
+    view_bytes = 2 * 1024 * 1024 * 2
+    piece_bytes = views_of_piece(layout, memory_bytes) * view_bytes
+    assert view_bytes <= piece_bytes <= PIECE_BYTES
+    assert pieces_held(layout, memory_bytes) == pieces
+    assert n_blocks_held(layout, memory_bytes, 4) == held
+    assert held * layout.view_block * view_bytes + pieces * piece_bytes <= memory_bytes or held == 1

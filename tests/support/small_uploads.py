@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
+from blake3 import blake3
 
 from ingest.chunks import open_scan_chunks
 
@@ -26,4 +25,4 @@ def check_stored(store, reader) -> None:
                 np.testing.assert_array_equal(read(bin_index), frames[bin_index])
     for file in scan.manifest.files:
         content = store.read_bytes(f"scans/{reader.scan.scan_id}/{file.name}")
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.bytes, file.sha256)
+        assert (len(content), blake3(content).hexdigest()) == (file.bytes, file.digest)
