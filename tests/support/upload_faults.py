@@ -8,10 +8,11 @@ Run as a program it uploads into the store that it is given, says what is sent, 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
 
 from ingest.chunks import read_manifest
 from ingest.upload import upload
@@ -45,7 +46,7 @@ def require_whole(store: Store, whole: Store) -> None:
     for file in manifests[0].files:
         content = store.read_bytes(f"scans/stone-1/{file.name}")
         assert len(content) == file.bytes
-        assert hashlib.sha256(content).hexdigest() == file.sha256
+        assert blake3(content).hexdigest() == file.digest
     assert len(manifests[0].files) == N_FILES
 
 
