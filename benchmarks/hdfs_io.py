@@ -12,7 +12,7 @@ that nobody's time is spent on deleting another's:
     package sending the scan's pixels as they are, not compressed, a file for each bin, by four threads, without any
     verification.  Both find the pixels in memory.  MB/s are those of the scan's pixels: what a user waits for.
 ``read_of_bare``
-    `StoredScan.read_rows` of all rows (ranged reads, zstd, CRC of every row, transposed to views) against hdfs-native
+    `StoredScan.read_rows` of all rows (ranged reads, unpacking, CRC of every row, turned to views) against hdfs-native
     reading those files of pixels in pieces as large as ours and dropping them.  MB/s are those of the pixels.
 ``upload_of_bare_files``, ``read_of_bare_files``
     the same of ours against the bare clients that move the finished chunk files, half as large: somebody else has
@@ -83,6 +83,8 @@ BLOCK_BYTES = 128 << 20  # as HDFS has it unless told otherwise
 FILE_BYTES = 64_000_000
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PIECE_BYTES = 1 << 20
+REPORT_S = 0.5  # a DataNode that tells of its copy after the file was deleted keeps it for hours
+DELETE_TIMEOUT_S = 60
 
 
 class NoiseReader:
@@ -199,10 +201,14 @@ class Turns:
         self.cpu_s.setdefault(what, []).append(time.process_time() - cpu_s)
 
 
-def wait_for_empty_nodes(cluster_folder: Path) -> None:
-    """Wait until the DataNodes have deleted the blocks of deleted files."""
-    deadline = time.monotonic() + 60
-    while any(cluster_folder.rglob("finalized/**/blk_*")) and time.monotonic() < deadline:
+def forget(native: hdfs_native.Client, folder: str, cluster_folder: Path) -> None:
+    """Delete a folder of files, and wait until the DataNodes have deleted their blocks."""
+    time.sleep(REPORT_S)
+    native.delete(folder, True)
+    deadline = time.monotonic() + DELETE_TIMEOUT_S
+    while any(cluster_folder.rglob("finalized/**/blk_*")):
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"DataNodes below {cluster_folder} kept blocks of {folder} for {DELETE_TIMEOUT_S} s")
         time.sleep(0.2)
 
 
@@ -211,26 +217,21 @@ def measure_turn(reader: NoiseReader, files: list[Path], cluster: LocalCluster, 
     web = hdfs.InsecureClient(f"http://{cluster.web_address}")
     native = hdfs_native.Client(cluster.hdfs_url)
     ours = open_store(f"{cluster.webhdfs_url}/ours")
-    stored = f"{cluster.hdfs_url}/ours"
     pixel_mb = reader.pixel_bytes / 1e6
     piece_bytes = round(MAX_RANGED_READ_BYTES * sent_mb * 1e6 / reader.pixel_bytes)
-
-    def forget(folder: str) -> None:
-        native.delete(folder, True)
-        wait_for_empty_nodes(cluster.options.folder)
-
+    cluster_folder = cluster.options.folder
     turns.measure("upload_bare_files", sent_mb, lambda: bare_upload(web, "/bare", files))
-    forget("/bare")
+    forget(native, "/bare", cluster_folder)
     turns.measure("upload_ours", pixel_mb, lambda: upload(reader, ours, file_bytes=FILE_BYTES, streams=STREAMS))
     paths = [f"/ours/scans/hdfs-io/{file.name}" for file in files]
-    chunks = open_scan_chunks(open_store(stored), "hdfs-io")
+    chunks = open_scan_chunks(open_store(f"{cluster.hdfs_url}/ours"), "hdfs-io")
     turns.measure("read_bare_files", sent_mb, lambda: bare_read(native, paths, piece_bytes))
     turns.measure("read_ours", pixel_mb, lambda: our_read(chunks))
-    forget("/ours")
+    forget(native, "/ours", cluster_folder)
     turns.measure("upload_bare", pixel_mb, lambda: bare_scan_upload(web, "/scan", reader.bins))
     raw = [f"/scan/bin{number}.raw" for number in range(len(reader.bins))]
     turns.measure("read_bare", pixel_mb, lambda: bare_read(native, raw, MAX_RANGED_READ_BYTES))
-    forget("/scan")
+    forget(native, "/scan", cluster_folder)
 
 
 def scan_figures(cluster: LocalCluster, folder: Path, sizes: tuple[int, int, int, int], turns: int) -> dict[str, Any]:

@@ -145,7 +145,12 @@ class ChunkLayout:
     @property
     def pixel_bytes(self) -> int:
         """Bytes of all pixels, before compression."""
-        return self.n_bins * self.n_views * self.n_rows * self.n_cols * self.dtype.itemsize
+        return self.n_views * self.view_bytes
+
+    @property
+    def view_bytes(self) -> int:
+        """Bytes of one view of all bins, before compression."""
+        return self.n_bins * self.n_rows * self.n_cols * self.dtype.itemsize
 
     def file_views(self, blocks: tuple[int, int]) -> tuple[int, int]:
         """First and end view of a file that holds these blocks."""

@@ -10,10 +10,7 @@ from __future__ import annotations
 from ingest.chunk_layout import (
     DEFAULT_MEMORY_BYTES,
     FILE_BYTES,
-    MAX_VIEW_BLOCK,
     ChunkLayout,
-    choose_row_group,
-    choose_view_block,
     frames_layout,
     projection_layout,
 )
@@ -33,7 +30,6 @@ __all__ = [
     "CHUNK_SCHEMA_VERSION",
     "DEFAULT_MEMORY_BYTES",
     "FILE_BYTES",
-    "MAX_VIEW_BLOCK",
     "ChunkFile",
     "ChunkFileWriter",
     "ChunkLayout",
@@ -41,8 +37,6 @@ __all__ = [
     "RangedReads",
     "ScanManifest",
     "StoredScan",
-    "choose_row_group",
-    "choose_view_block",
     "frames_layout",
     "list_scans",
     "manifest_path",

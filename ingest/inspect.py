@@ -142,7 +142,7 @@ def inspect_stored(stored: StoredScan, *, sample_views: int = STORED_SAMPLE_VIEW
     """
     scan, layout = stored.scan, stored.layout
     bins = range(len(scan.bins))
-    block_bytes = layout.view_block * layout.pixel_bytes // layout.n_views
+    block_bytes = layout.view_block * layout.view_bytes
     n_views = max(1, min(sample_views, STORED_SAMPLE_BYTES // block_bytes))
 
     def mean_frames(read: Callable[..., NDArray[Any] | None], position: int | None) -> NDArray[np.float32] | None:

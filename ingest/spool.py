@@ -103,21 +103,17 @@ class FileGroup:
         self._spools[bin_index].drop()
 
     def submit_block(self, threads: Executor, block_index: int, frames: NDArray[Any]) -> list[Future[None]]:
-        """Have one view block appended, frames (bin, view, row, col); all of it must be done before the next."""
+        """Have one view block appended, frames (bin, view, row, col); all of it must be done before the next.
+
+        With its last block the file of a bin is whole.
+        """
         return [threads.submit(self._write, index, block_index, frames[index]) for index in self._writers]
 
     def submit_planes(
         self, threads: Executor, block_index: int, planes: Mapping[int, BlockPlanes]
     ) -> list[Future[None]]:
-        """Have one view block appended, by bin; `planes` must not change until it is done."""
+        """Have one view block appended, by bin, as `submit_block`; `planes` must not change until it is done."""
         return [threads.submit(self._write_planes, index, block_index, planes[index]) for index in self._writers]
-
-    def finish(self) -> None:
-        """End the files: all blocks are written."""
-        for index, writer in self._writers.items():
-            with self._disk_errors():
-                self._group_bytes[index] = writer.close()
-            self._spools[index].end(whole=True)
 
     def publish(
         self,
@@ -160,10 +156,19 @@ class FileGroup:
     def _write(self, index: int, block_index: int, frames: NDArray[Any]) -> None:
         with self._disk_errors():
             self._writers[index].write_block(block_index, frames)
+        self._end_after(index, block_index)
 
     def _write_planes(self, index: int, block_index: int, planes: BlockPlanes) -> None:
         with self._disk_errors():
             self._writers[index].write_planes(block_index, planes)
+        self._end_after(index, block_index)
+
+    def _end_after(self, index: int, block_index: int) -> None:
+        """End the file of a bin if that was its last block; the store then ends it while others are packed."""
+        if block_index + 1 == self._blocks[1]:
+            with self._disk_errors():
+                self._group_bytes[index] = self._writers[index].close()
+            self._spools[index].end(whole=True)
 
     def _read(self, spool: _SpoolFile, offset: int, memory: memoryview, stall_s: float | None) -> int:
         with self._disk_errors():

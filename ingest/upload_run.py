@@ -160,24 +160,23 @@ def run_upload(run: UploadRun, *, restart: bool = False) -> UploadReport:
     Of two uploads of a scan at once, the one that is done first takes its traces away, which the other may
     stumble over; that one then compares its source with what is stored.
     """
-    path = manifest_path(run.scan.scan_id)
-    was_there = run.store.exists(path)
-    again = replace(run, records={}, _lock=threading.Lock())
-    try:
-        return _run_once(run, restart)
-    except StorageError as error:
-        if was_there or not run.store.exists(path):
-            raise
-        _log.info("scan %s: another upload finished it meanwhile (%s); comparing with it", run.scan.scan_id, error)
-        return _run_once(again, restart=False)
-
-
-def _run_once(run: UploadRun, restart: bool) -> UploadReport:
-    """One try of an upload."""
     started = time.monotonic()
-    scan = run.scan
+    scan, store = run.scan, run.store
     layout = projection_layout(scan, memory_bytes=run.memory_bytes, file_bytes=run.file_bytes)
-    state = begin_upload(run.store, scan, layout, restart=restart)
+    again = replace(run, records={}, _lock=threading.Lock())
+    state = begin_upload(store, scan, layout, restart=restart)
+    try:
+        return _run_once(run, state, started)
+    except StorageError as error:
+        if state.manifest is not None or not store.exists(manifest_path(scan.scan_id)):
+            raise
+        _log.info("scan %s: another upload finished it meanwhile (%s); comparing with it", scan.scan_id, error)
+        return _run_once(again, begin_upload(store, scan, layout), started)
+
+
+def _run_once(run: UploadRun, state: UploadState, started: float) -> UploadReport:
+    """One try of an upload, begun at `started` on the monotonic clock [s]."""
+    scan = run.scan
     layouts = {"projection": state.layout}
     digests: dict[str, str] = {}
     run.pixel_bytes = state.layout.pixel_bytes
@@ -258,9 +257,8 @@ class UploadWork(NamedTuple):
         """Whether a file of these view blocks is not there."""
         return any(layout.file_name(index, blocks) not in self.state.records for index in range(layout.n_bins))
 
-    def end_group(self, group: FileGroup, layout: ChunkLayout, blocks: tuple[int, int]) -> None:
-        """All blocks are written: the files are whole, and those that were there before are counted."""
-        group.finish()
+    def count_kept(self, layout: ChunkLayout, blocks: tuple[int, int]) -> None:
+        """Count the files of some view blocks that were there before."""
         for index in range(layout.n_bins):
             record = self.state.records.get(layout.file_name(index, blocks))
             if record is not None:
@@ -317,7 +315,7 @@ def _upload_fields(work: UploadWork, layouts: dict[str, ChunkLayout], digests: d
             wait(written)
             for one in written:
                 one.result()
-        work.end_group(group, layout, blocks)
+        work.count_kept(layout, blocks)
         layouts[name], digests[name] = layout, digest
 
 

@@ -164,7 +164,7 @@ class _Views:
         for running in self._packing:
             _wait_for(running)
         if self._group is not None and self._group.files is not None:
-            self._work.end_group(self._group.files, self._layout, self._group.blocks)
+            self._work.count_kept(self._layout, self._group.blocks)
             self._digests += self._in_group
         self._group = None
 
@@ -176,20 +176,19 @@ def n_blocks_held(layout: ChunkLayout, memory_bytes: int, n_threads: int) -> int
     meanwhile, and the first touch of its memory would take time.
     """
     pieces = pieces_held(layout, memory_bytes) * views_of_piece(layout, memory_bytes)
-    fits = (2 * layout.view_block + pieces) * (layout.pixel_bytes // layout.n_views) <= memory_bytes
+    fits = (2 * layout.view_block + pieces) * layout.view_bytes <= memory_bytes
     return 2 if fits and layout.n_bins < n_threads else 1
 
 
 def pieces_held(layout: ChunkLayout, memory_bytes: int) -> int:
     """Pieces of views that are held at once, one of them being read: two, or more where they are small."""
-    piece_bytes = views_of_piece(layout, memory_bytes) * (layout.pixel_bytes // layout.n_views)
+    piece_bytes = views_of_piece(layout, memory_bytes) * layout.view_bytes
     return max(2, min(MAX_PIECES, int(2 * memory_bytes * PIECE_SHARE) // piece_bytes))
 
 
 def views_of_piece(layout: ChunkLayout, memory_bytes: int) -> int:
     """Views that are read at once, at least one."""
-    view_bytes = layout.pixel_bytes // layout.n_views
-    at_most = max(1, min(layout.view_block, min(int(memory_bytes * PIECE_SHARE), PIECE_BYTES) // view_bytes))
+    at_most = max(1, min(layout.view_block, min(int(memory_bytes * PIECE_SHARE), PIECE_BYTES) // layout.view_bytes))
     n_pieces = -(-layout.view_block // at_most)
     return -(-layout.view_block // n_pieces)
 
@@ -224,7 +223,7 @@ def _read_block(run: UploadRun, layout: ChunkLayout, block: int, *, whole: bool)
     """The views of a block in pieces, (bin, view, row, col), checked, each with the number of its first view."""
     scan = run.scan
     first, end = layout.view_blocks[block]
-    block_bytes = (end - first) * (layout.pixel_bytes // layout.n_views)
+    block_bytes = (end - first) * layout.view_bytes
     if whole and end - first > 1 and block_bytes > run.memory_bytes:
         raise IngestError(
             f"scan {scan.scan_id}: its upload was begun with {block_bytes} B of memory, "
