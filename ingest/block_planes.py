@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Before each value of a binary column stands its length.
 LENGTH_BYTES = 4
-#: Pixels are split in pieces that stay in a core's cache [B].
-_TILE_BYTES = 1 << 17
+#: Pixels are split in pieces that stay in a core's cache [B]; many small ones make threads wait for the interpreter.
+_TILE_BYTES = 1 << 19
 
 
 class BlockPlanes:

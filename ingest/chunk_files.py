@@ -11,11 +11,12 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal import isal_zlib
 
 from ingest.errors import ChunkCorruptError
 from storage.errors import MissingFileError, StorageError
@@ -32,10 +33,14 @@ _TAIL_BYTES = 131_072
 _TRAILER_BYTES = 8
 #: Before each value of a binary column stands its length.
 _LENGTH_BYTES = 4
-#: First bytes of what zstd packed; no cell is as long as they would say.
-_ZSTD_MAGIC = (0xFD2FB528).to_bytes(4, "little")
-#: What pyarrow raises on bytes that are no Parquet, names that are no UTF-8 among them.
-_UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)
+#: First bytes of what zstd and deflate packed.
+_ZSTD_MAGIC = bytes.fromhex("28b52ffd")
+_GZIP_MAGIC = bytes.fromhex("1f8b08")
+_GZIP_WINDOW_BITS = 16 + 15
+#: What pyarrow raises on bytes that are no Parquet (names that are no UTF-8 too), and ISA-L on what is no deflate.
+_UNREADABLE = (
+    pa.ArrowException, OSError, ValueError, KeyError, cast("type[Exception]", isal_zlib.error)
+)  # fmt: skip
 
 
 class FetchedGroups(NamedTuple):
@@ -102,7 +107,8 @@ class ChunkFiles:
         ChunkCorruptError
             If its bytes are not the cells that the footer describes.
         """
-        page = self._unpack_page(name, group.column(column), n_rows * (_LENGTH_BYTES + cell_bytes), fetched)
+        page_bytes = n_rows * (_LENGTH_BYTES + cell_bytes)
+        page = self._unpack_page(name, group.column(column), page_bytes, fetched, cell_bytes)
         rows = page.reshape(n_rows, _LENGTH_BYTES + cell_bytes)
         if not (np.ascontiguousarray(rows[:, :_LENGTH_BYTES]).view("<u4") == cell_bytes).all():
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: its cells do not have {cell_bytes} B each")
@@ -112,12 +118,12 @@ class ChunkFiles:
         self, name: str, group: Any, column: int, n_rows: int, fetched: FetchedGroups
     ) -> NDArray[np.int64]:
         """Unpack an int64 column of one row group, one number for each row; ChunkCorruptError as for `unpack_cells`."""
-        return self._unpack_page(name, group.column(column), 8 * n_rows, fetched, packed=False).view("<i8")
+        return self._unpack_page(name, group.column(column), 8 * n_rows, fetched).view("<i8")
 
     def _unpack_page(
-        self, name: str, column: Any, page_bytes: int, fetched: FetchedGroups, *, packed: bool = True
+        self, name: str, column: Any, page_bytes: int, fetched: FetchedGroups, cell_bytes: int | None = None
     ) -> NDArray[np.uint8]:
-        """The values of a column chunk that is one page, which may be `packed` by zstd.
+        """The values of a column chunk that is one page; one of cells may be packed.
 
         Its bytes tell whether it is: pyarrow ends the process when it is asked for a codec that a footer does not name
         rightly.
@@ -129,12 +135,10 @@ class ChunkFiles:
             if not 0 <= start < start + head_bytes < stop <= len(fetched.content) or head_bytes <= 0:
                 raise ValueError(f"column {column.path_in_schema} is no page of {page_bytes} B")
             stored = memoryview(fetched.content)[start + head_bytes : stop]
-            if not packed or stored[: len(_ZSTD_MAGIC)] != _ZSTD_MAGIC:
-                if len(stored) != page_bytes:
-                    raise ValueError(f"column {column.path_in_schema} has {len(stored)} B, expected {page_bytes} B")
-                return np.frombuffer(stored, dtype=np.uint8)
-            unpacked = pa.Codec("zstd").decompress(stored, decompressed_size=page_bytes)
-            return np.frombuffer(unpacked, dtype=np.uint8)
+            values = stored if cell_bytes is None else _unpacked(stored, page_bytes, cell_bytes)
+            if len(values) != page_bytes:
+                raise ValueError(f"column {column.path_in_schema} has {len(values)} B, expected {page_bytes} B")
+            return np.frombuffer(values, dtype=np.uint8)
         except _UNREADABLE as error:
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: {error}") from error
 
@@ -201,6 +205,16 @@ class _Window(io.RawIOBase):
         piece = self._content[first:end]
         self._position += len(piece)
         return piece
+
+
+def _unpacked(stored: memoryview, page_bytes: int, cell_bytes: int) -> memoryview | bytes | pa.Buffer:
+    """A page of cells, as its first bytes say how it is stored."""
+    if stored[: len(_ZSTD_MAGIC)] == _ZSTD_MAGIC:  # no cell is as long as that would say
+        return pa.Codec("zstd").decompress(stored, decompressed_size=page_bytes)
+    plain = len(stored) == page_bytes and stored[:_LENGTH_BYTES] == cell_bytes.to_bytes(_LENGTH_BYTES, "little")
+    if stored[: len(_GZIP_MAGIC)] == _GZIP_MAGIC and not plain:
+        return isal_zlib.decompress(stored, _GZIP_WINDOW_BITS, page_bytes)
+    return stored
 
 
 def _byte_range(footer: Any, groups: range, columns: list[str]) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes chunk files: Parquet with one row for each detector row and view block (border 2, ingest to store).
 
-The same pixels and layout give the same bytes, as long as the zstd in pyarrow is the same: nothing of the time or the
-machine goes into a file.
+The same pixels and layout give the same bytes, as long as the zstd in pyarrow and ISA-L are the same: nothing of the
+time goes into a file.
 
 Pixels are stored as planes of bytes: the lowest bytes of a cell's pixels in one column, the next ones in another.  The
 low bytes of counts are noise, which no code makes smaller and each costs time, while the high ones shrink to a few
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from ingest.block_planes import LENGTH_BYTES, BlockPlanes
 from ingest.errors import IngestError
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.chunk_layout import ChunkLayout
+    from ingest.parquet_pages import PageCodec
 
 #: Version of the schema of chunk files and of the scan's manifest.json, and those that are read.  Files of 2 and 3 are
-#: alike; since 3 the manifest names the algorithm of its digests.
-CHUNK_SCHEMA_VERSION = 3
-READ_VERSIONS = (1, 2, 3)
+#: alike; since 3 the manifest names the algorithm of its digests, since 4 columns may have deflate.
+CHUNK_SCHEMA_VERSION = 4
+READ_VERSIONS = (1, 2, 3, 4)
+_DEFLATE_SINCE = 4
 
 KEY_COLUMNS = ("bin", "camera_position", "view_block", "detector_row")
 CHECKSUM_COLUMN = "crc32"
@@ -40,11 +42,10 @@ METADATA_KEY = "conepacs.chunks"
 #: A column is compressed if that saves an eighth of it or more, as seen on so many detector rows of its first block.
 SAMPLE_ROWS = 8
 _LEAST_SAVING = 1 / 8
+# What shrinks to this share or less has few values: ISA-L's deflate packs it more quickly than zstd, to nearly the same
+# size.  Of what shrinks less, zstd is the quicker.
+_DEFLATE_SHARE = 1 / 2
 _LEVEL = 1
-# ISA-L's binding lets other threads run while it sums more than so many bytes [B], which takes it less time than to get
-# the interpreter back from them; longer cells are worth it.
-_HELD_BYTES = 5 * 1024
-_LONG_CELL_BYTES = 64 * 1024
 
 
 def pixel_columns(layout: ChunkLayout, schema_version: int) -> tuple[str, ...]:
@@ -167,16 +168,13 @@ class ChunkFileWriter:
     def _begin(self, pages: list[NDArray[np.uint8]]) -> ParquetFooter:
         """Begin the file: which columns are compressed, the first view block tells."""
         pixels = pixel_columns(self._layout, self._version)
-        packed = set(pixels)
-        if self._version > 1:
-            n_rows = self._layout.n_rows
-            rows = np.unique((2 * np.arange(SAMPLE_ROWS) + 1) * n_rows // (2 * SAMPLE_ROWS))
-            samples = zip(pixels, pages, strict=True)
-            packed = {name for name, page in samples if self._pays(np.ascontiguousarray(page[rows, LENGTH_BYTES:]))}
+        n_rows = self._layout.n_rows
+        rows = np.unique((2 * np.arange(SAMPLE_ROWS) + 1) * n_rows // (2 * SAMPLE_ROWS))
+        codecs = [self._choose_codec(np.ascontiguousarray(page[rows, LENGTH_BYTES:])) for page in pages]
         self._columns = [
             *(PageColumn(name, "int32") for name in KEY_COLUMNS),
             PageColumn(CHECKSUM_COLUMN, "int64"),
-            *(PageColumn(name, "binary", "zstd" if name in packed else "none") for name in pixels),
+            *(PageColumn(name, "binary", codec) for name, codec in zip(pixels, codecs, strict=True)),
         ]
         self._write(ParquetFooter.magic())
         return ParquetFooter(self._columns, {METADATA_KEY: json.dumps(self._about, sort_keys=True)})
@@ -200,15 +198,26 @@ class ChunkFileWriter:
         self._write(b"".join(small))
         for column, page in zip(self._columns[len(pages) :], pixels, strict=True):
             content = page.data.cast("B")
-            stored = self._codec.compress(content, asbytes=True) if column.codec == "zstd" else content
+            stored = self._packed(content, column.codec)
             pages.append(Page(len(stored), len(content)))
             self._write(footer.page_head(pages[-1], n_rows))
             self._write(stored)
         return sum(footer.add_group(offset, n_rows, pages))
 
-    def _pays(self, cells: NDArray[np.uint8]) -> bool:
-        """Whether a plane is worth compressing, judged by a sample of it."""
-        return len(self._codec.compress(cells)) <= (1 - _LEAST_SAVING) * cells.nbytes
+    def _choose_codec(self, cells: NDArray[np.uint8]) -> PageCodec:
+        """How a plane is compressed, judged by a sample of it."""
+        if self._version == 1:
+            return "zstd"
+        share = len(self._codec.compress(cells)) / cells.nbytes
+        if share > 1 - _LEAST_SAVING:
+            return "none"
+        return "gzip" if share <= _DEFLATE_SHARE and self._version >= _DEFLATE_SINCE else "zstd"
+
+    def _packed(self, content: memoryview, codec: PageCodec) -> bytes | memoryview:
+        """The bytes of a page as they are stored."""
+        if codec == "gzip":
+            return igzip_lib.compress(content, _LEVEL, igzip_lib.COMP_GZIP)
+        return self._codec.compress(content, asbytes=True) if codec == "zstd" else content
 
     def _write(self, content: bytes | memoryview) -> None:
         """The next bytes of the file."""
@@ -223,8 +232,5 @@ def rows_crc32(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     """
     values = [0] * len(planes[0])
     for plane in planes:
-        width = plane.shape[1]
-        step = _HELD_BYTES if width <= _LONG_CELL_BYTES else width
-        for start in range(0, width, step):
-            values = list(map(isal_zlib.crc32, plane[:, start : start + step], values))
+        values = list(map(isal_zlib.crc32, plane, values))
     return np.array(values, dtype="<i8")

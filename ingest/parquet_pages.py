@@ -21,7 +21,8 @@ _CREATED_BY = "conepacs version 3"
 _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 4, 5, 6, 8, 9, 12
 # Enumerations of the format.
 _TYPES = {"int32": 1, "int64": 2, "binary": 6}
-_CODECS = {"none": 0, "zstd": 6}
+_CODECS = {"none": 0, "gzip": 2, "zstd": 6}
+PageCodec = Literal["none", "gzip", "zstd"]
 _PLAIN, _RLE = 0, 3
 _STOP = b"\0"
 _BYTES = [bytes([value]) for value in range(256)]
@@ -35,7 +36,7 @@ class PageColumn:
 
     name: str
     kind: Literal["int32", "int64", "binary"]
-    codec: Literal["none", "zstd"] = "none"
+    codec: PageCodec = "none"
 
 
 @dataclass(frozen=True, slots=True)

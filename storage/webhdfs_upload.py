@@ -43,6 +43,7 @@ class UploadSink(io.RawIOBase):
         self._verify = verify
         self._sent = SentChecksum()
         self._failed = False
+        self._former_end = b""
         parts = urlsplit(location)
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = connect(parts.netloc, timeout=ANSWER_TIMEOUT_S)
@@ -67,9 +68,10 @@ class UploadSink(io.RawIOBase):
         if len(view) > 0:  # an empty chunk would end the upload
             self._failed = True  # unless all below goes well
             with translated(self._name):
-                self._connection.send(b"%x\r\n" % len(view))
+                # The end of a chunk goes out with the head of the next: each piece sent wakes the DataNode.
+                self._connection.send(b"%s%x\r\n" % (self._former_end, len(view)))
                 self._connection.send(view)
-                self._connection.send(b"\r\n")
+                self._former_end = b"\r\n"
             self._sent.update(view)
             self._failed = False
         return len(view)
@@ -81,7 +83,7 @@ class UploadSink(io.RawIOBase):
         try:
             self._require_sound()
             with translated(self._name):
-                self._connection.send(b"0\r\n\r\n")
+                self._connection.send(self._former_end + b"0\r\n\r\n")
                 with self._connection.getresponse() as answer:
                     content = answer.read()
                 if answer.status not in (http.HTTPStatus.CREATED, http.HTTPStatus.OK):

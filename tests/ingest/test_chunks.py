@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.chunk_manifest import file_from_json, file_to_json
+from ingest.chunk_writer import CHUNK_SCHEMA_VERSION as NEWEST
 from ingest.chunk_writer import rows_crc32
 from ingest.chunks import (
     ChunkFile,
@@ -34,7 +35,7 @@ from tests.support.fake_reader import FakeReader, random_reader, small_scan
 from tests.support.fake_store import FakeStore
 
 
-def write_file(frames, layout, scan_id, bin_index, blocks, schema_version=2) -> tuple[bytes, list[int]]:
+def write_file(frames, layout, scan_id, bin_index, blocks, schema_version=NEWEST) -> tuple[bytes, list[int]]:
     handle = io.BytesIO()
     writer = ChunkFileWriter(
         handle, scan_id=scan_id, layout=layout, bin_index=bin_index, blocks=blocks, schema_version=schema_version
@@ -45,7 +46,7 @@ def write_file(frames, layout, scan_id, bin_index, blocks, schema_version=2) -> 
     return handle.getvalue(), group_bytes
 
 
-def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000, schema_version=2) -> FakeStore:
+def stored(reader, *, memory_bytes=10**9, file_bytes=256_000_000, schema_version=NEWEST) -> FakeStore:
     """A store that holds the reader's scan."""
     store, scan = FakeStore(), reader.scan
     layouts = {"projection": projection_layout(scan, memory_bytes=memory_bytes, file_bytes=file_bytes)}
@@ -144,23 +145,37 @@ def codecs(content: bytes) -> dict[str, str]:
     return {column.path_in_schema: column.compression for column in columns}
 
 
-def test_bytes_are_compressed_where_it_pays():
+@pytest.mark.parametrize(("schema_version", "of_few_values"), [(2, "ZSTD"), (3, "ZSTD"), (4, "GZIP")])
+def test_bytes_are_compressed_where_it_pays(schema_version, of_few_values):
     rng = np.random.default_rng(1)
     scan = small_scan(n_views=6, n_bins=3, n_rows=64, n_cols=64, pixel_type="uint16")
     frames = np.empty((3, 6, 64, 64), dtype="u2")
     frames[0] = rng.poisson(900, size=frames[0].shape)  # low bytes are noise
     frames[1] = rng.integers(0, 65536, size=frames[1].shape)  # all bytes are
-    frames[2] = 4095
-    store = stored(FakeReader(scan, frames))
+    frames[2] = rng.poisson(40, size=frames[2].shape)  # low bytes have many values, but not all
+    store = stored(FakeReader(scan, frames), schema_version=schema_version)
     found = [codecs(store.files[f"scans/stone-1/projections-bin0{i}-pos00-views00000-00005.parquet"]) for i in range(3)]
     assert found == [
-        {"byte0": "UNCOMPRESSED", "byte1": "ZSTD"},
+        {"byte0": "UNCOMPRESSED", "byte1": of_few_values},
         {"byte0": "UNCOMPRESSED", "byte1": "UNCOMPRESSED"},
-        {"byte0": "ZSTD", "byte1": "ZSTD"},
+        {"byte0": "ZSTD", "byte1": of_few_values},
     ]
     opened = open_scan_chunks(store, "stone-1")
     for index in range(3):
         np.testing.assert_array_equal(opened.read_rows(index, 0, 0, 64), frames[index])
+        content = store.files[f"scans/stone-1/projections-bin0{index}-pos00-views00000-00005.parquet"]
+        cells = pq.read_table(io.BytesIO(content)).column("byte0").to_pylist()  # by an unpacker of others
+        assert b"".join(cells) == frames[index].astype("u1").transpose(1, 0, 2).tobytes()
+
+
+def test_a_cell_whose_length_reads_like_deflate_is_read():
+    n_cols = int.from_bytes(bytes.fromhex("1f8b0800"), "little")
+    reader = random_reader(n_views=1, n_bins=1, n_rows=1, n_cols=n_cols, fields=False)
+    reader.frames[:] = np.random.default_rng(1).integers(0, 65536, size=reader.frames.shape)
+    store = stored(reader)
+    name = "scans/stone-1/projections-bin00-pos00-views00000-00000.parquet"
+    assert codecs(store.files[name])["byte0"] == "UNCOMPRESSED"
+    np.testing.assert_array_equal(open_scan_chunks(store, "stone-1").read_rows(0, 0, 0, 1), reader.frames[0])
 
 
 def test_a_dark_edge_does_not_decide_how_all_is_stored():
@@ -172,7 +187,7 @@ def test_a_dark_edge_does_not_decide_how_all_is_stored():
 
 
 @pytest.mark.parametrize("pixel_type", ["uint8", "uint16", "uint32", "float32"])
-@pytest.mark.parametrize("schema_version", [1, 2, 3])
+@pytest.mark.parametrize("schema_version", [1, 2, 3, 4])
 def test_every_type_is_read_in_either_version(schema_version, pixel_type):
     rng = np.random.default_rng(4)
     scan = small_scan(n_views=5, n_bins=1, n_rows=40, n_cols=7, pixel_type=pixel_type)
@@ -274,9 +289,10 @@ NAME = "projections-bin01-pos00-views00000-00006.parquet"  # 7 views, one block
 PATH = f"scans/stone-1/{NAME}"
 
 
-@pytest.mark.parametrize("schema_version", [1, 2])
+@pytest.mark.parametrize("schema_version", [1, 2, 4])
 def test_a_flipped_byte_is_named_wherever_it_is(schema_version):
     reader = random_reader(n_views=7, n_rows=40, n_cols=3, fields=False)
+    reader.frames[1] //= 16  # few values in the high bytes
     store = stored(reader, schema_version=schema_version)
     good = store.files[PATH]
     named = 0

@@ -304,10 +304,11 @@ def test_progress_goes_up_to_the_end():
     assert {progress.stage for progress in seen} == {"reading", "writing", "done"}
 
 
-def test_a_scan_of_the_former_version_goes_on_in_it(monkeypatch):
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_scan_of_a_former_version_goes_on_in_it(version, monkeypatch):
     """Unfinished or with a lost file: its files are the same bytes as before."""
     with monkeypatch.context() as patch:
-        patch.setattr("ingest.upload_state.CHUNK_SCHEMA_VERSION", 1)
+        patch.setattr("ingest.upload_state.CHUNK_SCHEMA_VERSION", version)
         whole, store = FakeStore(), FakeStore()
         upload(random_reader(), whole, **SMALL)
         store.kill_at_rename = 13
@@ -316,7 +317,7 @@ def test_a_scan_of_the_former_version_goes_on_in_it(monkeypatch):
     store.kill_at_rename = None
     assert upload(random_reader(), store, **SMALL).files_kept > 0
     assert store.files == whole.files
-    assert open_scan_chunks(store, "stone-1").manifest.schema_version == 1
+    assert open_scan_chunks(store, "stone-1").manifest.schema_version == version
     check_stored(store, random_reader())
     del store.files["scans/stone-1/projections-bin01-pos00-views00004-00007.parquet"]
     upload(random_reader(), store, **SMALL)
@@ -438,7 +439,7 @@ def test_an_upload_goes_on_with_the_digests_it_was_begun_with(monkeypatch):
     new = FakeStore()
     upload(random_reader(), new, **SMALL)
     values = json.loads(new.files["scans/stone-1/manifest.json"])
-    assert (values["schema_version"], values["pixels"]["algorithm"]) == (3, "blake3")
+    assert (values["schema_version"], values["pixels"]["algorithm"]) == (4, "blake3")
     assert upload(random_reader(), new, **SMALL).unchanged
     check_stored(new, random_reader())
 
