@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from isal import isal_zlib
 
 from ingest.errors import ChunkCorruptError
+from ingest.parquet_pages import GZIP_WINDOW_BITS
 from storage.errors import MissingFileError, StorageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _LENGTH_BYTES = 4
 #: First bytes of what zstd and deflate packed.
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 _GZIP_MAGIC = bytes.fromhex("1f8b08")
-_GZIP_WINDOW_BITS = 16 + 15
 #: What pyarrow raises on bytes that are no Parquet (names that are no UTF-8 too), and ISA-L on what is no deflate.
 _UNREADABLE = (
     pa.ArrowException, OSError, ValueError, KeyError, cast("type[Exception]", isal_zlib.error)
@@ -213,7 +213,7 @@ def _unpacked(stored: memoryview, page_bytes: int, cell_bytes: int) -> memoryvie
         return pa.Codec("zstd").decompress(stored, decompressed_size=page_bytes)
     plain = len(stored) == page_bytes and stored[:_LENGTH_BYTES] == cell_bytes.to_bytes(_LENGTH_BYTES, "little")
     if stored[: len(_GZIP_MAGIC)] == _GZIP_MAGIC and not plain:
-        return isal_zlib.decompress(stored, _GZIP_WINDOW_BITS, page_bytes)
+        return isal_zlib.decompress(stored, GZIP_WINDOW_BITS, page_bytes)
     return stored
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ingest.chunk_manifest import file_from_json, file_to_json
 from ingest.chunk_writer import CHUNK_SCHEMA_VERSION as NEWEST
-from ingest.chunk_writer import rows_crc32
+from ingest.chunk_writer import deflated, rows_crc32
 from ingest.chunks import (
     ChunkFile,
     ChunkFileWriter,
@@ -166,6 +166,31 @@ def test_bytes_are_compressed_where_it_pays(schema_version, of_few_values):
         content = store.files[f"scans/stone-1/projections-bin0{index}-pos00-views00000-00005.parquet"]
         cells = pq.read_table(io.BytesIO(content)).column("byte0").to_pylist()  # by an unpacker of others
         assert b"".join(cells) == frames[index].astype("u1").transpose(1, 0, 2).tobytes()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 3, 16, 17, 19, 40, 5000, 200_000])
+def test_deflate_of_any_length_is_read_by_zlib(n_bytes):
+    content = np.random.default_rng(1).integers(0, 3, size=n_bytes, dtype="u1").tobytes()
+    packed = deflated(memoryview(content))
+    assert zlib.decompress(packed, wbits=31) == content
+    assert len(packed) < n_bytes / 2 + 40
+
+
+def test_deflate_gives_the_same_bytes_wherever_memory_lies():
+    pages = [memoryview(bytes([15, 0, 0, 0]) + bytes(n)) for n in (15, 40, 5000)]
+    found, n_threads = set(), 300  # that all live at once, each with a stack of its own
+    all_live = threading.Barrier(n_threads)
+
+    def pack():
+        all_live.wait()
+        found.update(deflated(page) for page in pages)
+
+    threads = [threading.Thread(target=pack) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(pages)
 
 
 def test_a_cell_whose_length_reads_like_deflate_is_read():
