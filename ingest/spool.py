@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
-_COPY_BYTES = 512 << 10
+#: Bytes that a stream gathers before it sends them: large pieces wake DataNodes, and those who pack, less often.
+PIECE_BYTES = 8 << 20
+#: And no fewer, however little memory there is or however slow the network.
+LEAST_PIECE_BYTES = 256 << 10
+#: Where sending one takes longer than this [s], the next ones are half as large, so that progress is seen.
+SLOW_S = 0.5
 #: A store is not kept waiting longer for the next bytes of a file: it is begun again when it is whole [s].
 STALL_S = 10.0
 
@@ -52,6 +57,7 @@ class FileGroup:
     bins : indices of the bins whose files are wanted.
     folder : for the temporary files; None for the system's.  They vanish with the process.
     schema_version : of the chunk files.
+    piece_bytes : that each stream gathers in memory before it sends them [B].
     """
 
     def __init__(
@@ -62,11 +68,13 @@ class FileGroup:
         bins: Sequence[int],
         folder: Path | None,
         schema_version: int,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._layout = layout
         self._scan_id = scan_id
         self._blocks = blocks
         self._folder = folder
+        self._piece_bytes = piece_bytes
         self._stack = ExitStack()
         self._spools: dict[int, _SpoolFile] = {}
         self._writers: dict[int, ChunkFileWriter] = {}
@@ -137,12 +145,15 @@ class FileGroup:
         path = f"{scan_folder(self._scan_id)}/{name}"
 
         def copy(target: BinaryIO) -> None:
-            digest, n_sent, memory = begin_digest(NEW_ALGORITHM), 0, memoryview(bytearray(_COPY_BYTES))
+            digest, n_sent, memory = begin_digest(NEW_ALGORITHM), 0, memoryview(bytearray(self._piece_bytes))
             while n_bytes := self._read(spool, n_sent, memory, STALL_S):
+                started_s = time.monotonic()
                 target.write(memory[:n_bytes])
                 digest.update(memory[:n_bytes])
                 n_sent += n_bytes
                 sent(n_bytes)
+                if time.monotonic() - started_s > SLOW_S and len(memory) > LEAST_PIECE_BYTES:
+                    memory = memory[: len(memory) // 2]
             file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_sent, digest.hexdigest())
             sent_all(file, tuple(self._group_bytes[bin_index]))
 
@@ -234,14 +245,25 @@ class _SpoolFile(io.RawIOBase):
             self._changed.wait_for(lambda: self._whole is not None)
 
     def read_into(self, offset: int, memory: memoryview, stall_s: float | None) -> int:
-        """Fill `memory`, less only at the end of the whole file, waiting as long as `stall_s` [s]; return the bytes."""
+        """Fill `memory`, with less at the end of the whole file or after `stall_s` [s]; return the bytes.
+
+        Raises
+        ------
+        _StalledError
+            If none came in that time.
+        SendStoppedError
+            If the file is given up.
+        """
         deadline = None if stall_s is None else time.monotonic() + stall_s
         with self._changed:
             while self._whole is None and self._size < offset + len(memory):
                 self._wanted = offset + len(memory)
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise _StalledError
+                    if self._size <= offset:
+                        raise _StalledError
+                    memory = memory[: self._size - offset]
+                    break
                 self._changed.wait(left)
             if self._whole is False:
                 raise SendStoppedError("the upload has failed elsewhere")

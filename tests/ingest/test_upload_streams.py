@@ -73,12 +73,18 @@ def test_a_stream_that_fails_stops_the_others_and_the_reading(tmp_path):
     ]
 
 
+def small_pieces(monkeypatch, n_bytes):
+    """Have streams send pieces of so many bytes, as small as the scans here."""
+    for name in ("PIECE_BYTES", "LEAST_PIECE_BYTES"):
+        monkeypatch.setattr(f"ingest.upload_run.{name}", n_bytes)
+
+
 class WatchedStore(FakeStore):
     """Notes how many bytes of chunk files have gone out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent, self.begun = threading.Event(), 0
+        self.sent, self.begun, self.pieces = threading.Event(), 0, []
 
     def open_write(self, path):
         handle = super().open_write(path)
@@ -88,6 +94,7 @@ class WatchedStore(FakeStore):
 
             def note(content):
                 self.sent.set()
+                self.pieces.append(len(content))
                 return write(content)
 
             handle.write = note
@@ -108,7 +115,7 @@ class WaitingReader(FakeReader):
 
 
 def test_a_file_is_sent_while_it_is_built(monkeypatch):
-    monkeypatch.setattr("ingest.spool._COPY_BYTES", 64)
+    small_pieces(monkeypatch, 64)
     store, whole = WatchedStore(), FakeStore()
     upload(random_reader(fields=False), whole, memory_bytes=SMALL["memory_bytes"])
     reader = WaitingReader(random_reader(fields=False), store.sent, 20)
@@ -117,8 +124,30 @@ def test_a_file_is_sent_while_it_is_built(monkeypatch):
     assert store.files == whole.files
 
 
+def test_what_there_is_of_a_piece_is_sent_when_no_more_comes(monkeypatch):
+    monkeypatch.setattr("ingest.spool.STALL_S", 0.05)
+    store, whole = WatchedStore(), FakeStore()
+    upload(random_reader(fields=False), whole, memory_bytes=SMALL["memory_bytes"])
+    reader = WaitingReader(random_reader(fields=False), store.sent, 20)
+    upload(reader, store, memory_bytes=SMALL["memory_bytes"])
+    assert reader.went  # though a piece is larger than the whole file
+    assert store.files == whole.files
+
+
+def test_pieces_are_small_where_sending_them_takes_long(monkeypatch):
+    small_pieces(monkeypatch, 256)
+    monkeypatch.setattr("ingest.spool.LEAST_PIECE_BYTES", 64)
+    monkeypatch.setattr("ingest.spool.SLOW_S", -1.0)
+    store, whole = WatchedStore(), FakeStore()
+    upload(random_reader(n_bins=1, fields=False), whole)
+    upload(random_reader(n_bins=1, fields=False), store)
+    assert store.files == whole.files
+    assert store.pieces[:3] == [256, 128, 64]
+    assert set(store.pieces[3:-1]) == {64}
+
+
 def test_a_store_is_not_kept_waiting_by_a_slow_source(monkeypatch):
-    monkeypatch.setattr("ingest.spool._COPY_BYTES", 64)
+    small_pieces(monkeypatch, 64)
     monkeypatch.setattr("ingest.spool.STALL_S", 0.05)
     store, whole = WatchedStore(), FakeStore()
     upload(random_reader(fields=False), whole, memory_bytes=SMALL["memory_bytes"])
@@ -131,7 +160,7 @@ def test_a_store_is_not_kept_waiting_by_a_slow_source(monkeypatch):
 
 
 def test_a_source_that_breaks_while_its_file_is_sent_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr("ingest.spool._COPY_BYTES", 64)
+    small_pieces(monkeypatch, 64)
     store = WatchedStore()
 
     class Breaking(FakeReader):
