@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: UTF-8.
 CHARACTER_SET = "ISO_IR 192"
 
+#: Convolution kernel of the ramp filter that nothing smooths.
+PLAIN_RAMP = "ram-lak 1"
 #: Characters that an LO holds (PS3.5 6.2).
 _LO_LENGTH = 64
 
@@ -65,16 +67,23 @@ def static_dataset(spec: SeriesSpec) -> Dataset:
 
 
 def series_description(spec: SeriesSpec) -> str:
-    """Name the bin, its kind, the quantity, the product and a method other than FDK, within 64 characters."""
+    """Name the bin, its kind, the quantity, the product and what is not FDK by the plain ramp, within 64 characters."""
     energy_bin = spec.energy_bin
     kind = "" if energy_bin.kind == "integrating" else f" ({energy_bin.kind})"
     quantity = "HU" if spec.calibrated_hu else "mu 1/mm"
     product = f", preview 1/{spec.preview_factor}" if spec.product == "preview" else ""
     place = spec.bins.index(energy_bin) + 1
-    iterative = spec.parameters.get("request", {}).get("iterative")
-    method = "" if iterative is None else f", {iterative['method']}"
+    method = series_method(spec)
     text = f"Bin {place}/{len(spec.bins)}: {energy_bin.label}{kind}, {quantity}{product}"
-    return text + method if len(text + method) <= _LO_LENGTH else text
+    return f"{text}, {method}" if method and len(f"{text}, {method}") <= _LO_LENGTH else text
+
+
+def series_method(spec: SeriesSpec) -> str:
+    """Return the method other than FDK, or the filter of FDK other than the plain ramp; else nothing."""
+    iterative = spec.parameters.get("request", {}).get("iterative")
+    if iterative is not None:
+        return str(iterative["method"])
+    return "" if spec.convolution_kernel == PLAIN_RAMP else spec.convolution_kernel
 
 
 def _add_study(ds: Dataset, spec: SeriesSpec) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pacs import provenance
 from pacs.description import EnergyBinLabel
-from pacs.image_header import series_description, static_dataset
+from pacs.image_header import PLAIN_RAMP, series_description, static_dataset
 from pacs.patient_axes import AXES
 from tests.support.series import series_spec
 
@@ -41,4 +41,4 @@ def test_the_private_block_is_listed_whole():
 def test_the_example_of_a_description_is_the_codes():
     edges = (20.0, 30.0, 45.0, 60.0, 75.0, 90.0)
     bins = tuple(EnergyBinLabel(i, "difference", *pair) for i, pair in enumerate(pairwise(edges)))
-    assert f"`{series_description(series_spec(bins=bins, bin_index=1))}`" in PAGE
+    assert f"`{series_description(series_spec(bins=bins, bin_index=1, convolution_kernel=PLAIN_RAMP))}`" in PAGE

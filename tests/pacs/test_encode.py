@@ -248,9 +248,15 @@ def test_provenance_is_in_every_header():
     assert block[provenance.BIN_LOW_KEV].value == 70.0
     assert provenance.BIN_HIGH_KEV not in block
     assert "everything above its threshold" in ds.DerivationDescription
-    assert ds.SeriesDescription == "Bin 3/3: >70 keV (counter), mu 1/mm"
+    assert ds.SeriesDescription == "Bin 3/3: >70 keV (counter), mu 1/mm, hann 0.9"
     assert ds.ContributingEquipmentSequence[0].SoftwareVersions == "ConePACS 0.1.0"
     assert ds.ConvolutionKernel == "HANN 0.9"
+
+
+def test_a_filter_other_than_the_plain_ramp_is_named_in_the_list_of_series():
+    for kernel, text in (("ram-lak 1", ""), ("", ""), ("ram-lak 0.8", ", ram-lak 0.8"), ("hann 1", ", hann 1")):
+        spec = series_spec(bin_index=2, convolution_kernel=kernel)
+        assert series_description(spec) == f"Bin 3/3: >70 keV (counter), mu 1/mm{text}"
 
 
 def test_a_method_other_than_fdk_is_named_in_the_list_of_series():
