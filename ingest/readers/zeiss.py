@@ -192,10 +192,10 @@ class _Columns:
 
     rows: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(self, values: NDArray[Any] | None, count: int) -> None:
-        """Take the first `count` values of a file: one for all, NaN where there are none."""
+    def add(self, values: NDArray[Any] | None, count: int, *, absent: float) -> None:
+        """Take the first `count` values of a file: one for all, `absent` where there are none."""
         if values is None or values.size == 0:
-            values = np.array([np.nan])
+            values = np.array([absent])
         if values.size < count:
             values = np.full(count, values[0])
         self.rows.append(values[:count].astype(np.float64))
@@ -230,7 +230,7 @@ def _read_facts(paths: list[Path], shape: tuple[int, int]) -> _Facts:
                     raise FrameFormatError(
                         f"{path}: ImageInfo/Angles has {got} angles for {images.n_frames} images, expected one each"
                     )
-                columns[key].add(values, images.n_frames)
+                columns[key].add(values, images.n_frames, absent=0.0 if key in ("x", "y") else np.nan)
         finally:
             images.close()
     first = OleImages(paths[0])
@@ -238,7 +238,7 @@ def _read_facts(paths: list[Path], shape: tuple[int, int]) -> _Facts:
         return _Facts(
             path=paths[0],
             angles_deg=columns["angles"].joined(),
-            shifts_px=np.nan_to_num(np.stack([columns["x"].joined(), columns["y"].joined()], axis=1)),
+            shifts_px=np.stack([columns["x"].joined(), columns["y"].joined()], axis=1),
             cone=first.value("ImageInfo/XrayGeometry", "<i4") == _CONE,
             source_mm=np.abs(columns["source"].joined()),
             detector_mm=np.abs(columns["detector"].joined()),
@@ -281,6 +281,12 @@ def _geometry(
         raise ScanDescriptionError(
             f"{facts.path}: the distances change from image to image; give the poses in a "
             "scan.toml, [geometry] of kind 'poses'"
+        )
+    if not np.isfinite(shifts).all():
+        view = int(np.argmin(np.isfinite(shifts).all(axis=1)))
+        raise ScanDescriptionError(
+            f"{facts.path}: the shifts of view {view} are {shifts[view, 0]:g} and {shifts[view, 1]:g} pixels, "
+            "expected finite ones: give the [geometry] in a scan.toml"
         )
     if largest:
         notes.append(f"The panel of each view is moved by the file's shifts (up to {largest:.3g} pixels).")

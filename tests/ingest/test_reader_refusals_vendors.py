@@ -183,6 +183,14 @@ NOT_ENOUGH = {
     "elekta": (without_centres, rf"_Frames\.xml lacks UCentre, an element with a number: add it, or {GIVE}"),
     "zeiss-pixel": (zeiss_with(ImageInfo__PixelSize=None), rf"chip\.txrm lacks ImageInfo/PixelSize: {GIVE}"),
     "zeiss-nan": (zeiss_with(ImageInfo__PixelSize=np.float32(np.nan)), rf"chip\.txrm: pitch_u_mm .* nan; {GIVE}"),
+    "zeiss-shifts": (
+        zeiss_with(Alignment__XShifts=np.float32([0, 1, np.inf]), Alignment__YShifts=np.float32([0, 2, 0.5])),
+        rf"chip\.txrm: the shifts of view 2 are inf and 0\.5 pixels, expected finite ones: {GIVE}",
+    ),
+    "zeiss-no-shift": (
+        zeiss_with(Alignment__YShifts=np.float32([np.nan, 1, 2])),
+        rf"chip\.txrm: the shifts of view 0 are 0 and nan pixels, expected finite ones: {GIVE}",
+    ),
     "zeiss-moving": (
         zeiss_with(ImageInfo__StoRADistance=np.float32([-25, -25, -30])),
         r"chip\.txrm: the distances change .*; give the poses in a scan\.toml, \[geometry\] of kind 'poses'",
