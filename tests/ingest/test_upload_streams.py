@@ -225,11 +225,11 @@ def test_the_next_views_are_read_while_a_block_is_packed(monkeypatch):
 
 
 def test_a_source_that_breaks_while_a_block_is_packed_is_told(monkeypatch, tmp_path):
-    reader, broke = random_reader(fields=False), threading.Event()
+    reader, broke, went = random_reader(fields=False), threading.Event(), []
     write_planes, read_views = ChunkFileWriter.write_planes, reader.read_views
 
     def slow_write(self, block_index, planes):
-        broke.wait(20)
+        went.append(broke.wait(20))
         write_planes(self, block_index, planes)
 
     def read(start, stop):
@@ -238,11 +238,13 @@ def test_a_source_that_breaks_while_a_block_is_packed_is_told(monkeypatch, tmp_p
             raise FrameFormatError("v_0004.tif is cut off")
         return read_views(start, stop)
 
+    monkeypatch.setattr("os.cpu_count", lambda: 4)  # more than bins: else nothing is read meanwhile
     monkeypatch.setattr(ChunkFileWriter, "write_planes", slow_write)
     monkeypatch.setattr(reader, "read_views", read)
     store = FakeStore()
     with pytest.raises(FrameFormatError, match=r"v_0004\.tif is cut off"):
         upload(reader, store, memory_bytes=10**6, spool_folder=tmp_path)
+    assert set(went) == {True}
     assert not [path for path in store.files if "parquet" in path]
     assert list(tmp_path.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("conepacs-")]
