@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ingest.parquet_pages import LENGTH_BYTES
 from ingest.pixel_digests import little_endian
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from ingest.chunk_layout import ChunkLayout
 
-#: Before each value of a binary column stands its length.
-LENGTH_BYTES = 4
 #: Pixels are split in pieces that stay in a core's cache [B]; many small ones make threads wait for the interpreter.
 _TILE_BYTES = 1 << 19
 

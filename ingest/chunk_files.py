@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from isal import isal_zlib
 
 from ingest.errors import ChunkCorruptError
-from ingest.parquet_pages import GZIP_WINDOW_BITS
+from ingest.parquet_pages import GZIP_WINDOW_BITS, LENGTH_BYTES
 from storage.errors import MissingFileError, StorageError
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ MAX_FOOTERS = 64
 #: What is read first from the end of a file: mostly all of the footer.
 _TAIL_BYTES = 131_072
 _TRAILER_BYTES = 8
-#: Before each value of a binary column stands its length.
-_LENGTH_BYTES = 4
 #: First bytes of what zstd and deflate packed.
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 _GZIP_MAGIC = bytes.fromhex("1f8b08")
@@ -107,12 +105,12 @@ class ChunkFiles:
         ChunkCorruptError
             If its bytes are not the cells that the footer describes.
         """
-        page_bytes = n_rows * (_LENGTH_BYTES + cell_bytes)
+        page_bytes = n_rows * (LENGTH_BYTES + cell_bytes)
         page = self._unpack_page(name, group.column(column), page_bytes, fetched, cell_bytes)
-        rows = page.reshape(n_rows, _LENGTH_BYTES + cell_bytes)
-        if not (np.ascontiguousarray(rows[:, :_LENGTH_BYTES]).view("<u4") == cell_bytes).all():
+        rows = page.reshape(n_rows, LENGTH_BYTES + cell_bytes)
+        if not (np.ascontiguousarray(rows[:, :LENGTH_BYTES]).view("<u4") == cell_bytes).all():
             raise ChunkCorruptError(f"{self._path(name)} cannot be unpacked: its cells do not have {cell_bytes} B each")
-        return rows[:, _LENGTH_BYTES:]
+        return rows[:, LENGTH_BYTES:]
 
     def unpack_numbers(
         self, name: str, group: Any, column: int, n_rows: int, fetched: FetchedGroups
@@ -211,7 +209,7 @@ def _unpacked(stored: memoryview, page_bytes: int, cell_bytes: int) -> memoryvie
     """A page of cells, as its first bytes say how it is stored."""
     if stored[: len(_ZSTD_MAGIC)] == _ZSTD_MAGIC:  # no cell is as long as that would say
         return pa.Codec("zstd").decompress(stored, decompressed_size=page_bytes)
-    plain = len(stored) == page_bytes and stored[:_LENGTH_BYTES] == cell_bytes.to_bytes(_LENGTH_BYTES, "little")
+    plain = len(stored) == page_bytes and stored[:LENGTH_BYTES] == cell_bytes.to_bytes(LENGTH_BYTES, "little")
     if stored[: len(_GZIP_MAGIC)] == _GZIP_MAGIC and not plain:
         return isal_zlib.decompress(stored, GZIP_WINDOW_BITS, page_bytes)
     return stored

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from isal import isal_zlib
 
-from ingest.block_planes import LENGTH_BYTES, BlockPlanes
+from ingest.block_planes import BlockPlanes
 from ingest.errors import IngestError
-from ingest.parquet_pages import GZIP_WINDOW_BITS, Page, PageColumn, ParquetFooter
+from ingest.parquet_pages import GZIP_WINDOW_BITS, LENGTH_BYTES, Page, PageColumn, ParquetFooter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,6 +23,8 @@ _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 4, 5, 6, 8, 9, 12
 _TYPES = {"int32": 1, "int64": 2, "binary": 6}
 _CODECS = {"none": 0, "gzip": 2, "zstd": 6}
 PageCodec = Literal["none", "gzip", "zstd"]
+#: Before each value of a binary column stands its length.
+LENGTH_BYTES = 4
 #: zlib's word for gzip's head and tail around deflate with a window of 32 KB.
 GZIP_WINDOW_BITS = 16 + 15
 _PLAIN, _RLE = 0, 3

@@ -32,14 +32,21 @@ if TYPE_CHECKING:
     from ingest.chunk_layout import ChunkLayout
     from storage.filesystem import Store
 
-#: Bytes that a stream gathers before it sends them: large pieces wake DataNodes, and those who pack, less often.
-PIECE_BYTES = 8 << 20
-#: And no fewer, however little memory there is or however slow the network.
-LEAST_PIECE_BYTES = 256 << 10
+# Bytes that a stream gathers before it sends them: large pieces wake DataNodes, and those who pack, less often.
+_SEND_BYTES = 8 << 20
+# And no fewer, however little memory there is or however slow the network.
+_LEAST_SEND_BYTES = 256 << 10
+# All streams together gather this share of an upload's memory at most.
+_SEND_SHARE = 1 / 4
 #: Where sending one takes longer than this [s], the next ones are half as large, so that progress is seen.
 SLOW_S = 0.5
 #: A store is not kept waiting longer for the next bytes of a file: it is begun again when it is whole [s].
 STALL_S = 10.0
+
+
+def bytes_at_once(memory_bytes: int, streams: int) -> int:
+    """Bytes that each of some streams gathers before it sends them, where an upload may use `memory_bytes` [B]."""
+    return min(_SEND_BYTES, max(_LEAST_SEND_BYTES, int(memory_bytes * _SEND_SHARE) // streams))
 
 
 class SendStoppedError(IngestError):
@@ -57,7 +64,7 @@ class FileGroup:
     bins : indices of the bins whose files are wanted.
     folder : for the temporary files; None for the system's.  They vanish with the process.
     schema_version : of the chunk files.
-    piece_bytes : that each stream gathers in memory before it sends them [B].
+    send_bytes : that a stream gathers in memory before it sends them [B], as `bytes_at_once` says.
     """
 
     def __init__(
@@ -68,13 +75,13 @@ class FileGroup:
         bins: Sequence[int],
         folder: Path | None,
         schema_version: int,
-        piece_bytes: int = PIECE_BYTES,
+        send_bytes: int,
     ) -> None:
         self._layout = layout
         self._scan_id = scan_id
         self._blocks = blocks
         self._folder = folder
-        self._piece_bytes = piece_bytes
+        self._send_bytes = send_bytes
         self._stack = ExitStack()
         self._spools: dict[int, _SpoolFile] = {}
         self._writers: dict[int, ChunkFileWriter] = {}
@@ -145,14 +152,14 @@ class FileGroup:
         path = f"{scan_folder(self._scan_id)}/{name}"
 
         def copy(target: BinaryIO) -> None:
-            digest, n_sent, memory = begin_digest(NEW_ALGORITHM), 0, memoryview(bytearray(self._piece_bytes))
+            digest, n_sent, memory = begin_digest(NEW_ALGORITHM), 0, memoryview(bytearray(self._send_bytes))
             while n_bytes := self._read(spool, n_sent, memory, STALL_S):
                 started_s = time.monotonic()
                 target.write(memory[:n_bytes])
                 digest.update(memory[:n_bytes])
                 n_sent += n_bytes
                 sent(n_bytes)
-                if time.monotonic() - started_s > SLOW_S and len(memory) > LEAST_PIECE_BYTES:
+                if time.monotonic() - started_s > SLOW_S and len(memory) > _LEAST_SEND_BYTES:
                     memory = memory[: len(memory) // 2]
             file = ChunkFile(name, self._layout.kind, bin_index, self._blocks, n_sent, digest.hexdigest())
             sent_all(file, tuple(self._group_bytes[bin_index]))

@@ -20,7 +20,7 @@ from ingest.errors import FrameFormatError, IncompleteScanError
 from ingest.frames import check_frames
 from ingest.pixel_digests import pixel_digest
 from ingest.sender import FileSender
-from ingest.spool import LEAST_PIECE_BYTES, PIECE_BYTES, FileGroup
+from ingest.spool import FileGroup, bytes_at_once
 from ingest.upload_report import UploadProgress, UploadReport, statistics_notes
 from ingest.upload_state import (
     FileRecord,
@@ -247,11 +247,10 @@ class UploadWork(NamedTuple):
         self.sender.make_room()
         run, records = self.run, self.state.records
         missing = [index for index in range(layout.n_bins) if layout.file_name(index, blocks) not in records]
-        # The streams' pieces together take a quarter of the memory at most.
-        piece_bytes = min(PIECE_BYTES, max(LEAST_PIECE_BYTES, run.memory_bytes // (4 * run.streams)))
         group = FileGroup(
-            layout, run.scan.scan_id, blocks, missing, run.spool_folder, self.state.schema_version, piece_bytes
-        )
+            layout, run.scan.scan_id, blocks, missing, run.spool_folder, self.state.schema_version,
+            bytes_at_once(run.memory_bytes, run.streams),
+        )  # fmt: skip
         sends = [functools.partial(self._send, group, index, pixel_digests, last) for index in missing]
         self.sender.send(group, sends)
         return group

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ingest import block_planes
-from ingest.block_planes import LENGTH_BYTES, BlockPlanes
+from ingest.block_planes import BlockPlanes
 from ingest.chunk_layout import projection_layout
+from ingest.parquet_pages import LENGTH_BYTES
 from tests.support.fake_reader import small_scan
 
 

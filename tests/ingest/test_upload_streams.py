@@ -75,8 +75,8 @@ def test_a_stream_that_fails_stops_the_others_and_the_reading(tmp_path):
 
 def small_pieces(monkeypatch, n_bytes):
     """Have streams send pieces of so many bytes, as small as the scans here."""
-    for name in ("PIECE_BYTES", "LEAST_PIECE_BYTES"):
-        monkeypatch.setattr(f"ingest.upload_run.{name}", n_bytes)
+    for name in ("_SEND_BYTES", "_LEAST_SEND_BYTES"):
+        monkeypatch.setattr(f"ingest.spool.{name}", n_bytes)
 
 
 class WatchedStore(FakeStore):
@@ -136,7 +136,7 @@ def test_what_there_is_of_a_piece_is_sent_when_no_more_comes(monkeypatch):
 
 def test_pieces_are_small_where_sending_them_takes_long(monkeypatch):
     small_pieces(monkeypatch, 256)
-    monkeypatch.setattr("ingest.spool.LEAST_PIECE_BYTES", 64)
+    monkeypatch.setattr("ingest.spool._LEAST_SEND_BYTES", 64)
     monkeypatch.setattr("ingest.spool.SLOW_S", -1.0)
     store, whole = WatchedStore(), FakeStore()
     upload(random_reader(n_bins=1, fields=False), whole)
