@@ -257,6 +257,12 @@ class SeriesSpec:
         return next(energy_bin for energy_bin in self.bins if energy_bin.index == self.bin_index)
 
     @property
+    def iterative_method(self) -> str | None:
+        """Name of the iterative method that made the volume; None for FDK."""
+        iterative = self.parameters.get("request", {}).get("iterative")
+        return None if iterative is None else str(iterative["method"])
+
+    @property
     def is_multi_energy(self) -> bool:
         """Whether the Multi-energy CT attributes are written: calibrated bins of a spectral scan."""
         return self.calibrated_hu and len(self.bins) > 1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: UTF-8.
 CHARACTER_SET = "ISO_IR 192"
 
-#: Convolution kernel of the ramp filter that nothing smooths.
+#: Convolution kernel of the ramp filter that nothing smooths, which is the default.
 PLAIN_RAMP = "ram-lak 1"
 #: Characters that an LO holds (PS3.5 6.2).
 _LO_LENGTH = 64
@@ -73,17 +73,10 @@ def series_description(spec: SeriesSpec) -> str:
     quantity = "HU" if spec.calibrated_hu else "mu 1/mm"
     product = f", preview 1/{spec.preview_factor}" if spec.product == "preview" else ""
     place = spec.bins.index(energy_bin) + 1
-    method = series_method(spec)
+    filtered = "" if spec.convolution_kernel == PLAIN_RAMP else spec.convolution_kernel
+    method = spec.iterative_method or filtered
     text = f"Bin {place}/{len(spec.bins)}: {energy_bin.label}{kind}, {quantity}{product}"
     return f"{text}, {method}" if method and len(f"{text}, {method}") <= _LO_LENGTH else text
-
-
-def series_method(spec: SeriesSpec) -> str:
-    """Return the method other than FDK, or the filter of FDK other than the plain ramp; else nothing."""
-    iterative = spec.parameters.get("request", {}).get("iterative")
-    if iterative is not None:
-        return str(iterative["method"])
-    return "" if spec.convolution_kernel == PLAIN_RAMP else spec.convolution_kernel
 
 
 def _add_study(ds: Dataset, spec: SeriesSpec) -> None:

@@ -95,10 +95,9 @@ def derivation_text(spec: SeriesSpec) -> str:
 
 def _method_text(spec: SeriesSpec) -> str:
     """Name the method: FDK with its filter, or an iterative one."""
-    iterative = spec.parameters.get("request", {}).get("iterative")
-    if iterative is None:
+    if spec.iterative_method is None:
         return f"Cone-beam filtered back-projection (FDK), filter {spec.convolution_kernel or 'not named'}"
-    return f"Iterative cone-beam reconstruction, method {iterative['method']}"
+    return f"Iterative cone-beam reconstruction, method {spec.iterative_method}"
 
 
 def _reconstruction_software(spec: SeriesSpec) -> Dataset:

@@ -77,6 +77,7 @@ def test_both_bins_become_series_that_are_found_and_read(archive, done):
     assert [len(digest) for digest in volumes(done)] == [64, 0, 64, 0]
     found = archive.index.find(Query("SERIES", wanted=("NumberOfSeriesRelatedInstances", "SeriesDescription")), limit=9)
     assert {row["SeriesInstanceUID"] for row in found} == {series.series_uid for series in done.series}
+    assert not [row for row in found if "ram-lak" in row["SeriesDescription"]]  # the default filter is not named
     assert len(archive.part10(done)) == 2 * (N_SLICES + N_PREVIEWS)
 
 
